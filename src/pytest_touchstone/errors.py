@@ -1,0 +1,94 @@
+"""One tree of errors: every message says what is wrong, where, and how to fix it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_touchstone.trial import Score
+
+
+class TouchstoneError(Exception):
+    """Base of every ordinary error that this package raises."""
+
+
+class SettingsError(TouchstoneError):
+    """An option, ini value or marker argument cannot be used as it stands."""
+
+
+class GoldenError(TouchstoneError):
+    """A golden source cannot be used; carries every fault that was found, not just the first.
+
+    >>> fault = Fault(file="support.yaml", line=14, case_id="late", field="split", problem="is 'tset'", fix="use 'train' or 'holdout'")
+    >>> print(GoldenError([fault]))
+    support.yaml:14: case 'late': split: is 'tset'; use 'train' or 'holdout'
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        """Keep the faults; the message is one line for each."""
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing wrong in a golden source: where, what, and how to fix it.
+
+    `file` is shown as given; `line` counts from 1 and is None where the format has no lines.
+    """
+
+    file: str
+    line: int | None = None
+    case_id: str | None = None
+    field: str | None = None
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        """Render as `file:line: case 'id': field: problem; fix`, leaving out what is not known."""
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        case = None if self.case_id is None else f"case {self.case_id!r}"
+        return ": ".join(part for part in (place, case, self.field, f"{self.problem}; {self.fix}") if part)
+
+
+class ScorerError(TouchstoneError):
+    """A scorer was built or called in a way that cannot give a score."""
+
+
+class JudgeError(TouchstoneError):
+    """A judge cannot be asked at all: none is configured, or its SDK or key is missing."""
+
+
+class RecordingError(TouchstoneError):
+    """A recording file cannot be read or written as it stands."""
+
+
+class ExportError(TouchstoneError):
+    """An export would be wrong, so nothing was written."""
+
+
+class CheckFailed(AssertionError):
+    """At least one score of a `check` did not pass; `scores` holds all of that check's scores."""
+
+    def __init__(self, message: str, scores: Sequence[Score] = ()) -> None:
+        """Keep the scores beside the message."""
+        self.scores = tuple(scores)
+        super().__init__(message)
+
+
+class Unscored(CheckFailed):
+    """No score of a `check` failed, but at least one gave no usable verdict: not a pass."""
+
+
+class RecordingMiss(BaseException):
+    """In replay mode a request has no recording.
+
+    Derived from BaseException because provider SDKs wrap and retry ordinary exceptions, which would bury it.
+    """
+
+
+class NetworkBlocked(BaseException):
+    """In replay mode something tried to connect beyond loopback; BaseException for the reason of `RecordingMiss`."""
