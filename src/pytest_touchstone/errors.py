@@ -58,6 +58,10 @@ class ScorerError(TouchstoneError):
     """A scorer was built or called in a way that cannot give a score."""
 
 
+class ModelError(TouchstoneError):
+    """A model cannot be asked before the user changes something: its SDK or key is missing, or the server does not know it."""
+
+
 class JudgeError(TouchstoneError):
     """A judge cannot be asked at all: none is configured, or its SDK or key is missing."""
 

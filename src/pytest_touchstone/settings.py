@@ -6,13 +6,27 @@ Imported while pytest starts, so it imports nothing heavy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 Split = Literal["train", "holdout"]
 RecordMode = Literal["none", "missing", "all", "off"]
+
+
+class ExitStatus(IntEnum):
+    """The exit statuses that this plugin adds to pytest's 0 to 5; a run with any failed test keeps pytest's 1.
+
+    `ERRORS`: nothing failed, but at least one trial is an error (the app, a provider or a worker broke).
+    `UNSCORED`: nothing failed or broke, but at least one trial has no usable verdict.
+    """
+
+    ERRORS = 10
+    UNSCORED = 11
+
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 RECORD_MODES: tuple[RecordMode, ...] = get_args(RecordMode)
@@ -50,7 +64,7 @@ class Settings:
     export: Path | None = None
 
 
-def default_record_mode(environ: dict[str, str]) -> RecordMode:
+def default_record_mode(environ: Mapping[str, str]) -> RecordMode:
     """Replay only where `CI` is set to something other than an empty string or `false`, else record what is missing.
 
     >>> default_record_mode({"CI": "true"})

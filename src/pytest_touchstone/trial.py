@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import contextlib
 import contextvars
 import copy
 import dataclasses
+import functools
 import inspect
+import json
 import math
+import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
-from pytest_touchstone.errors import CheckFailed, ScorerError, TouchstoneError, Unscored
+from pytest_touchstone.errors import CheckFailed, NetworkBlocked, RecordingMiss, ScorerError, TouchstoneError, Unscored
 from pytest_touchstone.settings import JudgeSettings, Split
+from pytest_touchstone.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -28,11 +35,15 @@ Role = Literal["app", "judge"]
 
 DEFAULT_THRESHOLD = 0.5
 
+# Raised inside a scorer, these wait until the other scorers have had their say; every other BaseException that is no Exception
+# (Ctrl-C, a timeout, pytest.skip) stops the check at once.
+_HELD_BACK = (Exception, RecordingMiss, NetworkBlocked)
+
 _asking_as: contextvars.ContextVar[Role] = contextvars.ContextVar("touchstone_asking_as", default="app")
 
 
 @contextlib.contextmanager
-def asking_as(role: Role) -> Iterator[None]:
+def asking_as(role: Role) -> Generator[None]:
     """Attribute the model calls made inside the block to `role`, so that judges and the app are told apart."""
     token = _asking_as.set(role)
     try:
@@ -94,9 +105,10 @@ class Score:
 
     `value` is in [0, 1], or None when the trial could not be scored; `passed` is None exactly then.
     `judge` names the model and prompt that judged, None for a deterministic scorer.
+    Scalars of numpy and torch are taken for the Python values they hold.
 
     Raises:
-        ScorerError: the value is outside [0, 1], or only one of `value` and `passed` is None.
+        ScorerError: the value is not a number from 0 to 1, `passed` is not a bool, or only one of the two is None.
 
     >>> Score(name="exact_match", value=1.0, passed=True)
     Score(name='exact_match', value=1.0, passed=True, reason='', judge=None)
@@ -110,6 +122,15 @@ class Score:
 
     def __post_init__(self) -> None:
         """Hold the invariants that reports and statistics build on."""
+        value, passed = _plain_scalar(self.value), _plain_scalar(self.passed)
+        if not isinstance(value, (int, float, type(None))) or not isinstance(passed, (bool, type(None))):
+            msg = (
+                f"score {self.name!r}: value is {value!r} and passed is {passed!r}; give a number from 0 to 1 and a bool, or None for both"
+            )
+            raise ScorerError(msg)
+        # Plain built-in types only: a Score travels between processes.
+        object.__setattr__(self, "value", None if value is None else float(value))
+        object.__setattr__(self, "passed", passed)
         if (self.value is None) != (self.passed is None):
             msg = f"score {self.name!r}: value is {self.value} and passed is {self.passed}; an unscored trial has None for both"
             raise ScorerError(msg)
@@ -129,13 +150,39 @@ Scorer: TypeAlias = "Callable[[Trial], ScorerResult | Awaitable[ScorerResult]]"
 
 def scorer_name(scorer: Scorer) -> str:
     """The name a scorer's scores carry: its `name`, or its function's or class' name."""
-    name = getattr(scorer, "name", None) or getattr(scorer, "__name__", None)
-    return name if isinstance(name, str) else type(scorer).__name__
+    target = _without_partials(scorer)
+    for name in (getattr(scorer, "name", None), getattr(target, "name", None), getattr(target, "__name__", None)):
+        if isinstance(name, str) and name:
+            return name
+    return type(target).__name__
 
 
 def asks_model(scorer: Scorer) -> bool:
-    """Whether the scorer says that it asks a model (attribute `asks_model`), or is a coroutine function."""
-    return bool(getattr(scorer, "asks_model", False)) or inspect.iscoroutinefunction(scorer)
+    """Whether the scorer says that it asks a model (attribute `asks_model`), or is async."""
+    return bool(getattr(scorer, "asks_model", False) or getattr(_without_partials(scorer), "asks_model", False)) or is_async(scorer)
+
+
+def is_async(scorer: Scorer) -> bool:
+    """Whether calling the scorer gives a coroutine: an async function, a partial of one, or an object with an async `__call__`."""
+    target = _without_partials(scorer)
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(target.__class__.__call__)
+
+
+def _without_partials(scorer: Scorer) -> Any:  # noqa: ANN401 - a callable of any kind
+    target: Any = scorer
+    while _is_partial(target):
+        target = target.func
+    return target
+
+
+def _is_partial(value: object) -> TypeGuard[functools.partial[Any]]:
+    return isinstance(value, functools.partial)
+
+
+def _plain_scalar(value: object) -> object:
+    """What a numpy or torch scalar holds; anything else as it is."""
+    item = None if value is None or isinstance(value, (bool, int, str)) else getattr(value, "item", None)
+    return item() if callable(item) else value
 
 
 def as_score(scorer: Scorer, result: object) -> Score:
@@ -149,21 +196,25 @@ def as_score(scorer: Scorer, result: object) -> Score:
     name = scorer_name(scorer)
     if isinstance(result, Score):
         return result
+    result = _plain_scalar(result)
     if isinstance(result, bool):
         return Score(name=name, value=float(result), passed=result)
     if isinstance(result, (int, float)):
-        threshold = float(getattr(scorer, "threshold", DEFAULT_THRESHOLD))
+        threshold = float(getattr(scorer, "threshold", getattr(_without_partials(scorer), "threshold", DEFAULT_THRESHOLD)))
         passed = result >= threshold
-        return Score(name=name, value=float(result), passed=passed, reason=f"{result:g} {'>=' if passed else '<'} {threshold:g}")
-    msg = f"scorer {name!r} returned {type(result).__name__}; return a bool, a number from 0 to 1, or a Score"
+        # Shortened to six digits, a value just under the threshold would look equal to it.
+        shown = f"{result:g}" if f"{result:g}" != f"{threshold:g}" else f"{result!r}"
+        return Score(name=name, value=float(result), passed=passed, reason=f"{shown} {'>=' if passed else '<'} {threshold:g}")
+    hint = ": did you forget the parentheses?" if callable(result) else ""
+    msg = f"scorer {name!r} returned {type(result).__name__}{hint or '; return a bool, a number from 0 to 1, or a Score'}"
     raise ScorerError(msg)
 
 
 class Trial:
     """One attempt at one case: what the `case` fixture hands to a test.
 
-    The case's fields are read-only copies, so that a body that changes `case.input` changes nobody else's.
-    Set `output`, then `check` it.
+    The case's fields are copies that belong to this trial, so that a body that changes `case.input` changes nobody else's.
+    Set `output`, then `check` it. Model calls made while scoring are the judges', never the app's.
 
     >>> from pytest_touchstone.cases import Case
     >>> trial = Trial(Case(id="greet", input="Say hi", expected="hi"))
@@ -172,11 +223,19 @@ class Trial:
     True
     """
 
-    def __init__(self, case: Case, *, number: int = 1, judge_settings: JudgeSettings | None = None) -> None:
-        """Start a trial; `number` counts the trials of one case from 1."""
+    def __init__(
+        self,
+        case: Case,
+        *,
+        number: int = 1,
+        judge_settings: JudgeSettings | None = None,
+        registry: Mapping[str, Scorer] | None = None,
+    ) -> None:
+        """Start a trial; `number` counts the trials of one case from 1, `registry` holds the scorers that go by name."""
         self.case = case
         self.number = number
         self.judge_settings = judge_settings or JudgeSettings()
+        self.registry = registry or {}
         self.scores: list[Score] = []
         self.calls: list[Call] = []
         self.judge_calls: list[Call] = []
@@ -186,6 +245,9 @@ class Trial:
         self._output: Any = None
         self._input: JsonValue = copy.deepcopy(case.input)
         self._expected: JsonValue = copy.deepcopy(case.expected)
+        self._metadata: Mapping[str, JsonValue] = copy.deepcopy(case.metadata)
+        # `scores` and `scorers` stay parallel even when threads of one body score side by side.
+        self._recording = threading.Lock()
 
     @property
     def id(self) -> str:
@@ -220,7 +282,7 @@ class Trial:
     @property
     def metadata(self) -> Mapping[str, JsonValue]:
         """Whatever else the golden file says about the case."""
-        return copy.deepcopy(self.case.metadata)
+        return self._metadata
 
     @property
     def split(self) -> Split:
@@ -241,42 +303,74 @@ class Trial:
         """Note a call seen on the wire; judges' calls are kept apart."""
         (self.judge_calls if call.role == "judge" else self.calls).append(call)
 
-    def score(self, scorer: Scorer) -> Score:
+    def score(self, scorer: Scorer | str) -> Score:
         """Evaluate one scorer, record its score and return it, without raising when it did not pass.
 
         Raises:
             ScorerError: the output is not set, the scorer misbehaves, or it is async (use `acheck`).
         """
         __tracebackhide__ = True
-        return self._record([scorer], _evaluate_all(self, [scorer]))[0]
+        chosen = self._named([scorer])
+        return self._record(chosen, _evaluate_all(self, chosen))[0]
 
-    def check(self, *scorers: Scorer) -> None:
+    def check(self, *scorers: Scorer | str) -> None:
         """Evaluate every scorer, model-asking ones side by side, and record every score.
+
+        A text names a scorer that a `pytest_llm_scorers` hook registered.
 
         Raises:
             CheckFailed: at least one score did not pass; the message lists all of them.
             Unscored: none failed, but at least one has no verdict.
-            ScorerError: a scorer cannot work on this case, or the output is not set.
+            ScorerError: a scorer cannot work on this case, no scorer was given, or the output is not set.
         """
         __tracebackhide__ = True
-        raise_unless_passed(self._record(scorers, _evaluate_all(self, scorers)))
+        chosen = self._named(scorers)
+        raise_unless_passed(self._record(chosen, _evaluate_all(self, chosen)))
 
-    async def acheck(self, *scorers: Scorer) -> None:
+    async def acheck(self, *scorers: Scorer | str) -> None:
         """As `check`, for async bodies: scorers that wait do not block the loop."""
         __tracebackhide__ = True
-        raise_unless_passed(self._record(scorers, await _aevaluate_all(self, scorers)))
+        chosen = self._named(scorers)
+        raise_unless_passed(self._record(chosen, await _aevaluate_all(self, chosen)))
+
+    def _named(self, scorers: Sequence[Scorer | str]) -> list[Scorer]:
+        unknown = [name for name in scorers if isinstance(name, str) and name not in self.registry]
+        if unknown:
+            known = ", ".join(sorted(self.registry)) or "none"
+            msg = f"no scorer is registered as {unknown[0]!r} (registered: {known}); return it from a pytest_llm_scorers hook"
+            raise ScorerError(msg)
+        return [self.registry[scorer] if isinstance(scorer, str) else scorer for scorer in scorers]
 
     def _record(self, scorers: Sequence[Scorer], results: Sequence[Score | BaseException]) -> list[Score]:
         scores = [
-            result if isinstance(result, Score) else Score.unscored(scorer_name(scorer), f"scorer raised {type(result).__name__}: {result}")
+            result if isinstance(result, Score) else _score_of_error(scorer_name(scorer), result)
             for scorer, result in zip(scorers, results, strict=True)
         ]
-        self.scorers.extend(scorers)
-        self.scores.extend(scores)
-        for result in results:
-            if isinstance(result, TouchstoneError) or (isinstance(result, BaseException) and not isinstance(result, Exception)):
-                raise result
+        with self._recording:
+            self.scorers.extend(scorers)
+            self.scores.extend(scores)
+        # A replay miss explains more than the errors that may follow from it, so it goes first.
+        for kinds in ((RecordingMiss, NetworkBlocked), TouchstoneError):
+            for result in results:
+                if isinstance(result, kinds):
+                    raise result
         return scores
+
+
+def _score_of_error(name: str, error: BaseException) -> Score:
+    said = visible(f"{type(error).__name__}: {error}")
+    place = _raised_at(error)
+    if isinstance(error, AssertionError) and not isinstance(error, Unscored):
+        return Score(name=name, value=0.0, passed=False, reason=f"{said}{place}")
+    return Score.unscored(name, f"scorer raised {said}{place}")
+
+
+def _raised_at(error: BaseException) -> str:
+    """Where in the scorer: the frame that `_call` or an await entered, not the library that it called in turn."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [index for index, frame in enumerate(frames) if frame.filename == __file__]
+    entered = frames[ours[-1] + 1 :] if ours else frames
+    return f" ({visible(PurePath(entered[0].filename).name)}:{entered[0].lineno})" if entered else ""
 
 
 def raise_unless_passed(scores: Sequence[Score]) -> None:
@@ -292,13 +386,21 @@ def raise_unless_passed(scores: Sequence[Score]) -> None:
 
 
 def score_line(score: Score) -> str:
-    """One score on one line: verdict, name, value and reason."""
+    """One score: verdict, name, value and reason; further lines of the reason are indented, and nothing in it acts on a terminal."""
     verdict = {True: "passed", False: "failed", None: "unscored"}[score.passed]
     value = "" if score.value is None else f" {score.value:.2f}"
-    return f"{verdict} {score.name}{value}" + (f": {score.reason}" if score.reason else "")
+    reason = f": {score.reason}" if score.reason else ""
+    return visible(f"{verdict} {score.name}{value}{reason}").replace("\n", "\n    ")
 
 
-def _require_output(trial: Trial) -> None:
+def _require(trial: Trial, scorers: Sequence[Scorer]) -> None:
+    if not scorers:
+        msg = f"case {trial.id!r}: check() got no scorer, so nothing would be checked; give it one, such as exact_match()"
+        raise ScorerError(msg)
+    for scorer in scorers:
+        if not callable(scorer):
+            msg = f"case {trial.id!r}: {type(scorer).__name__} is no scorer; give a callable `(trial) -> bool | float | Score`"
+            raise ScorerError(msg)
     if not trial.has_output:
         msg = f"case {trial.id!r}: there is no output to score; set case.output before case.check(...)"
         raise ScorerError(msg)
@@ -313,24 +415,34 @@ def _in_event_loop() -> bool:
 
 
 def _evaluate_all(trial: Trial, scorers: Sequence[Scorer]) -> list[Score | BaseException]:
-    _require_output(trial)
-    waiting = [scorer for scorer in scorers if asks_model(scorer)]
+    _require(trial, scorers)
+    waiting = [index for index, scorer in enumerate(scorers) if asks_model(scorer)]
     if waiting and _in_event_loop():
-        msg = f"scorer {scorer_name(waiting[0])!r} waits for a model, and this body is async; use `await case.acheck(...)`"
+        msg = f"scorer {scorer_name(scorers[waiting[0]])!r} waits for a model, and this body is async; use `await case.acheck(...)`"
         raise ScorerError(msg)
     if len(waiting) <= 1:
         return [_evaluate(trial, scorer) for scorer in scorers]
-    with ThreadPoolExecutor(len(waiting), thread_name_prefix="touchstone-scorer") as pool:
-        futures = {id(scorer): pool.submit(contextvars.copy_context().run, _evaluate, trial, scorer) for scorer in waiting}
-        return [futures[id(scorer)].result() if id(scorer) in futures else _evaluate(trial, scorer) for scorer in scorers]
+    pool = ThreadPoolExecutor(len(waiting), thread_name_prefix="touchstone-scorer")
+    try:
+        futures = {index: pool.submit(contextvars.copy_context().run, _evaluate, trial, scorers[index]) for index in waiting}
+        at_once = {index: _evaluate(trial, scorer) for index, scorer in enumerate(scorers) if index not in futures}
+        return [futures[index].result() if index in futures else at_once[index] for index in range(len(scorers))]
+    finally:
+        # Everything is done by now, unless something stops the run: then nobody waits for the judges.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _evaluate(trial: Trial, scorer: Scorer) -> Score | BaseException:
     try:
-        result = scorer(trial)
+        result = _call(scorer, trial)
         return as_score(scorer, _run_awaitable(scorer, result) if inspect.isawaitable(result) else result)
-    except BaseException as error:  # noqa: BLE001 - the other scorers still count; _record raises what must be raised
+    except _HELD_BACK as error:
         return error
+
+
+def _call(scorer: Scorer, trial: Trial) -> ScorerResult | Awaitable[ScorerResult]:
+    with asking_as("judge"):
+        return scorer(trial)
 
 
 def _run_awaitable(scorer: Scorer, result: Awaitable[ScorerResult]) -> ScorerResult:
@@ -343,29 +455,42 @@ def _run_awaitable(scorer: Scorer, result: Awaitable[ScorerResult]) -> ScorerRes
 
 
 async def _aevaluate_all(trial: Trial, scorers: Sequence[Scorer]) -> list[Score | BaseException]:
-    _require_output(trial)
-    return await asyncio.gather(*(_aevaluate(trial, scorer) for scorer in scorers))
+    _require(trial, scorers)
+    tasks = [asyncio.ensure_future(_aevaluate(trial, scorer)) for scorer in scorers]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        # gather leaves the others running when one is stopped.
+        for task in tasks:
+            task.cancel()
 
 
 async def _aevaluate(trial: Trial, scorer: Scorer) -> Score | BaseException:
     try:
         if (ascore := getattr(scorer, "ascore", None)) is not None:
-            result = await ascore(trial)
-        elif asks_model(scorer) and not inspect.iscoroutinefunction(scorer):
-            result = await asyncio.to_thread(scorer, trial)
+            result = ascore(trial)
+        elif asks_model(scorer) and not is_async(scorer):
+            result = await _call_in_thread(scorer, trial)
         else:
-            result = scorer(trial)
-        if inspect.isawaitable(result):
-            result = await result
-        return as_score(scorer, result)
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - as in _evaluate
+            result = _call(scorer, trial)
+        return as_score(scorer, await _awaited(result) if inspect.isawaitable(result) else result)
+    except _HELD_BACK as error:
         return error
 
 
+async def _call_in_thread(scorer: Scorer, trial: Trial) -> ScorerResult | Awaitable[ScorerResult]:
+    # A thread of its own: the loop's default pool is a handful of threads that every trial would share.
+    pool = ThreadPoolExecutor(1, thread_name_prefix="touchstone-scorer")
+    try:
+        call = functools.partial(_call, scorer, trial)
+        return await asyncio.get_running_loop().run_in_executor(pool, contextvars.copy_context().run, call)
+    finally:
+        pool.shutdown(wait=False)
+
+
 async def _awaited(result: Awaitable[ScorerResult]) -> ScorerResult:
-    return await result
+    with asking_as("judge"):
+        return await result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,7 +498,8 @@ class TrialRecord:
     """A finished trial as plain data: what reports, gates and stores see of it, in this process or another.
 
     `reason` says why the outcome is not `passed`. `duration_s` is the body's, in seconds. `example` is a training example
-    that this trial offers, None with `example_reason` where it offers none.
+    that this trial offers, None with `example_reason` where it offers none. `input_fingerprint` is that of the case's input in a run
+    that exports, empty in others.
     """
 
     nodeid: str
@@ -393,14 +519,65 @@ class TrialRecord:
     duration_s: float | None = None
     example: Mapping[str, Any] | None = None
     example_reason: str = ""
+    input_fingerprint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and scalars, safe to send to another process."""
-        return dataclasses.asdict(self)
+        r"""Plain dicts, lists and scalars, safe to send to another process.
+
+        What is free in shape (messages, tools, answers, the example) travels as JSON text. Lone surrogates, which no file or channel
+        can hold, travel as escapes such as `\udc80`.
+        """
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        data["tags"] = [_sendable(tag) for tag in self.tags]
+        data["scores"] = [_flat(dataclasses.asdict(score)) for score in self.scores]
+        data["calls"] = [_call_to_dict(call) for call in self.calls]
+        data["example"] = None if self.example is None else _to_json(self.example)
+        return _flat(data)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
         """The inverse of `to_dict`."""
         scores = tuple(Score(**score) for score in data["scores"])
-        calls = tuple(Call(**{**call, "usage": Usage(**call["usage"])}) for call in data["calls"])
-        return cls(**{**data, "tags": tuple(data["tags"]), "scores": scores, "calls": calls})
+        calls = tuple(_call_from_dict(call) for call in data["calls"])
+        example = None if data["example"] is None else json.loads(data["example"])
+        fields: dict[str, Any] = {**data, "tags": tuple(data["tags"]), "scores": scores, "calls": calls, "example": example}
+        return cls(**fields)
+
+
+def _call_to_dict(call: Call) -> dict[str, Any]:
+    data = {field.name: getattr(call, field.name) for field in dataclasses.fields(call)}
+    data.update({name: _to_json(data[name]) for name in ("messages", "tools", "answer")})
+    data["usage"] = dataclasses.asdict(call.usage)
+    return _flat(data)
+
+
+def _call_from_dict(data: Mapping[str, Any]) -> Call:
+    answer = json.loads(data["answer"])
+    messages, tools = (tuple(json.loads(data[name]) or ()) for name in ("messages", "tools"))
+    fields: dict[str, Any] = {**data, "messages": messages, "tools": tools, "answer": answer, "usage": Usage(**data["usage"])}
+    return Call(**fields)
+
+
+def _to_json(value: object) -> str:
+    """ASCII JSON text, which keeps lone surrogates and numbers of any size; what JSON cannot say travels as text."""
+    try:
+        return json.dumps(value, default=_json_default)
+    except (RecursionError, ValueError):  # nested too deeply, or in itself
+        return "null"
+
+
+def _json_default(value: object) -> object:
+    return dict(value) if _is_mapping(value) else str(value)
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, collections.abc.Mapping)
+
+
+def _flat(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: _sendable(value) for name, value in data.items()}
+
+
+def _sendable(value: Any) -> Any:  # noqa: ANN401 - a field of any type
+    # Subclasses (a StrEnum, a str that carries marks) would not pass a channel that knows built-in types only.
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
