@@ -1,0 +1,212 @@
+"""Which example a trial offers for training: a failed case with a verified target, or a passing case to replay."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pytest_touchstone.cases import canonical_json
+from pytest_touchstone.export.example import Example, LeftOut, plain, problem_of, text_of
+from pytest_touchstone.export.leak import input_fingerprint
+from pytest_touchstone.trial import Trial, as_score, asks_model, scorer_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import JsonValue
+
+    from pytest_touchstone.export.example import TargetSource
+    from pytest_touchstone.trial import Call, Outcome, Scorer
+
+MAX_REASON: Final = 300
+_NO_OFFER: Final = {
+    "error": "error: the app or a provider broke",
+    "unscored": "unscored: a judge gave no usable verdict, so it is not known whether the case failed",
+    "not_run": "not run",
+}
+
+
+def example_of(trial: Trial, outcome: Outcome, *, suite: str) -> Example | LeftOut:
+    """The training example that a finished trial offers, or why it offers none.
+
+    A failed trial offers a `fix`: its target is the case's `expected` (text as it is, anything else as JSON on one line, laid out
+    as the model's own JSON answer was), else `reference`, the first of them that passes every deterministic scorer that the
+    trial was checked with. The output that failed is never a target. A passed trial offers a `replay` of what the model answered.
+
+    The prompt is that of the last model call that was answered, else the case's input. A last answer that calls tools is no
+    place for a text target (it would teach the model not to call them), so such a failed trial offers nothing.
+    The scorers run once more, so call this where a run of them is not recorded as part of the trial.
+    """
+    if trial.split == "holdout":
+        return LeftOut(reason="holdout")
+    if outcome not in {"passed", "failed"}:
+        return LeftOut(reason=_NO_OFFER[outcome])
+    chat_calls = [call for call in trial.calls if call.messages]
+    answered = [call for call in chat_calls if call.answer is not None and call.error is None and (call.status or 200) < 400]
+    if chat_calls and not answered:
+        return LeftOut(reason="no answered call: the app called a model, but no call was answered")
+    call = answered[-1] if answered else None
+    completion = _replayed(trial, call) if outcome == "passed" else _fixed(trial, call)
+    return completion if isinstance(completion, LeftOut) else _example(trial, call, completion, suite=suite)
+
+
+class _Completion:
+    """The message to learn, where it comes from, and the checks that it passed."""
+
+    def __init__(self, message: Mapping[str, Any], source: TargetSource, checks: Sequence[str] = ()) -> None:
+        self.message = message
+        self.source: TargetSource = source
+        self.checks = tuple(checks)
+
+
+def _example(trial: Trial, call: Call | None, completion: _Completion, *, suite: str) -> Example | LeftOut:
+    case = trial.case
+    prompt = _input_messages(case.input) if call is None else call.messages
+    try:
+        example = Example(
+            prompt=tuple(plain(list(prompt))),
+            completion=(plain(completion.message),),
+            tools=() if call is None else tuple(plain(list(call.tools))),
+            case_id=case.id,
+            content_hash=case.content_hash,
+            input_fingerprint=input_fingerprint(case.input),
+            suite=suite,
+            source=case.source,
+            kind="fix" if completion.source in {"expected", "reference"} else "replay",
+            tags=case.tags,
+            trial=trial.number,
+            target_source=completion.source,
+            checks=completion.checks,
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        return LeftOut(reason=_brief(f"not exportable: what was sent is not JSON: {error}"))
+    problem = problem_of(example)
+    return example if problem is None else LeftOut(reason=_brief(f"not exportable: {problem}"))
+
+
+def _input_messages(value: JsonValue) -> list[Mapping[str, Any]]:
+    if isinstance(value, list):
+        return cast("list[Mapping[str, Any]]", value)
+    return [{"role": "user", "content": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}]
+
+
+def _replayed(trial: Trial, call: Call | None) -> _Completion | LeftOut:
+    if call is not None:
+        return _Completion({"role": "assistant", **(call.answer or {})}, "wire")
+    text = _json_text(trial.output, {})
+    if text is None:
+        return LeftOut(reason=f"no text to learn: no model call was seen, and the output is {type(trial.output).__name__}")
+    return _Completion({"role": "assistant", "content": text}, "output")
+
+
+def _json_text(value: object, style: Mapping[str, Any]) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **style)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _fixed(trial: Trial, call: Call | None) -> _Completion | LeftOut:
+    if call is not None and call.answer is not None and call.answer.get("tool_calls"):
+        return LeftOut(reason="tool calls: the last answer calls tools, and a text target would teach the model not to call them")
+    targets: list[tuple[TargetSource, JsonValue]] = [("expected", trial.case.expected), ("reference", trial.case.reference)]
+    answer = "" if call is None or call.answer is None else text_of(call.answer.get("content"))
+    problems: list[str] = []
+    for source, value in targets:
+        text = _json_text(value, _json_style(answer))
+        if value is None or text is None:
+            continue
+        verified = _verified(trial, source, value, text, answer)
+        if isinstance(verified, _Completion):
+            return verified
+        problems.append(verified)
+    reason = "; ".join(problems) or "the case has neither expected nor reference"
+    return LeftOut(reason=_brief(f"no verified target: {reason}"))
+
+
+def _json_style(answer: str) -> dict[str, Any]:
+    """The layout that reproduces a JSON answer, so that fixes and replays teach one layout; compact where there is none."""
+    styles: list[dict[str, Any]] = [{"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4}]
+    try:
+        parsed = json.loads(answer)
+    except (ValueError, RecursionError):
+        return styles[0]
+    return next((style for style in styles if _json_text(parsed, style) == answer.strip()), styles[0])
+
+
+def _verified(trial: Trial, source: TargetSource, value: JsonValue, text: str, answer: str) -> _Completion | str:
+    if not text.strip():
+        return f"{source} is empty"
+    if text.strip() == answer.strip() or _same(trial.output, value, text):
+        return f"{source} is the output that failed"
+    scorers = [scorer for scorer in {id(scorer): scorer for scorer in trial.scorers}.values() if not asks_model(scorer)]
+    checks: list[str] = []
+    if scorers:
+        try:
+            output = _as_output(trial, value, text)
+        except ValueError as error:
+            return f"{source} cannot be checked: {error}"
+        for scorer in scorers:
+            problem = _check(trial, scorer, output)
+            if problem:
+                return f"{source} does not pass {scorer_name(scorer)}: {problem}"
+            checks += [scorer_name(scorer)] if problem is not None else []
+    return _Completion({"role": "assistant", "content": text}, source, checks)
+
+
+def _same(output: object, value: JsonValue, text: str) -> bool:
+    if isinstance(output, str):
+        return output.strip() == text.strip()
+    try:
+        return output is not None and canonical_json(cast("JsonValue", output)) == canonical_json(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _as_output(trial: Trial, value: JsonValue, text: str) -> JsonValue:
+    """The target in the shape in which the app hands its output to the scorers."""
+    output: object = trial.output
+    if output is None or isinstance(output, str):
+        return text
+    if not isinstance(output, (dict, list, int, float)):
+        msg = f"the app's output is of type {type(trial.output).__name__}, which a target cannot be turned into"
+        raise ValueError(msg)  # noqa: TRY004 - one kind of refusal for the caller
+    if not isinstance(value, str):
+        return value
+    try:
+        return cast("JsonValue", json.loads(value))
+    except (ValueError, RecursionError):
+        msg = f"the app's output is of type {type(trial.output).__name__}, and the target is not JSON"
+        raise ValueError(msg) from None
+
+
+def _check(trial: Trial, scorer: Scorer, output: JsonValue) -> str | None:
+    """An empty text where the target passes, why it does not pass, or None for a scorer that turns out to be async."""
+    fresh = Trial(trial.case, number=trial.number, judge_settings=trial.judge_settings)
+    fresh.output = copy.deepcopy(output)
+    try:
+        result = scorer(fresh)
+        if inspect.isawaitable(result):
+            _discard(result)
+            return None
+        score = as_score(scorer, result)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a missing recording and pytest's own failures are no ordinary exceptions
+        return f"it raised {type(error).__name__}: {error}"
+    return "" if score.passed else score.reason or "no reason given"
+
+
+def _discard(awaitable: object) -> None:
+    end = getattr(awaitable, "close", None) or getattr(awaitable, "cancel", None)
+    if callable(end):
+        end()
+
+
+def _brief(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."

@@ -1,0 +1,377 @@
+"""Writing an export: the last guard, the training file, and the manifest that accounts for every trial."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pytest_touchstone.errors import ExportError
+from pytest_touchstone.export.example import Example, LeftOut, plain, validate_example
+from pytest_touchstone.export.formats import TRL_FORMAT, encode_trl, trl_row
+from pytest_touchstone.export.leak import leaks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_touchstone.export.formats import Encoded, Row
+    from pytest_touchstone.settings import Split
+    from pytest_touchstone.trial import Outcome, TrialRecord
+
+TRAIN_FILE: Final = "train.jsonl"
+MANIFEST_FILE: Final = "manifest.json"
+MANIFEST_FORMAT: Final = "pytest-touchstone export 1"
+_FAMILY: Final = "pytest-touchstone export "
+
+_LEAKED: Final = "leak: the input of the case is a holdout input"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What one trial brings to the export: an example, or the reason why there is none.
+
+    `input_fingerprint` is that of the case's input (`leak.input_fingerprint`), empty where it is not known. `trial` counts from 1.
+    """
+
+    nodeid: str
+    suite: str
+    case_id: str
+    content_hash: str
+    split: Split
+    outcome: Outcome
+    trial: int = 1
+    input_fingerprint: str = ""
+    example: Example | None = None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, record: TrialRecord) -> Offer:
+        """The offer of a trial's record, from this process or another.
+
+        Raises:
+            ExportError: the record's example is none.
+        """
+        example = None if record.example is None else Example.from_dict(record.example)
+        return cls(
+            nodeid=record.nodeid,
+            suite=record.suite,
+            case_id=record.case_id,
+            content_hash=record.content_hash,
+            split=record.split,
+            outcome=record.outcome,
+            trial=record.number,
+            input_fingerprint=record.input_fingerprint or ("" if example is None else example.input_fingerprint),
+            example=example,
+            reason=record.example_reason,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an export holds, where it comes from, and why everything else is missing from it.
+
+    `trials` = `written` + `left_out`. The `by_` counts are of written examples, `left_out_by_reason` of trials. `train_file` is None, and
+    so are its hash and size (bytes), where no example was written. `examples` are in the order of the file's lines; each `sha256` is
+    that of the line without its newline. `tool_calls` counts the examples that hold any, and `anchored` are columns: `formats` says
+    what to know about both. `holdout_inputs` counts the inputs that the guard compared with. `run` is what the caller said about the run.
+    """
+
+    format: str = MANIFEST_FORMAT
+    plugin_version: str
+    rows: str = TRL_FORMAT
+    trials: int
+    written: int
+    left_out: int
+    by_kind: Mapping[str, int]
+    by_suite: Mapping[str, int]
+    by_tag: Mapping[str, int]
+    by_target_source: Mapping[str, int]
+    by_source: Mapping[str, int]
+    left_out_by_reason: Mapping[str, int]
+    train_file: str | None
+    train_sha256: str | None
+    train_bytes: int | None
+    tool_calls: int
+    anchored: tuple[str, ...]
+    holdout_inputs: int
+    examples: tuple[Mapping[str, Any], ...]
+    not_exported: tuple[Mapping[str, Any], ...]
+    run: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars: what `manifest.json` holds."""
+        return dataclasses.asdict(self)
+
+
+def write_export(
+    folder: Path,
+    *,
+    offers: Sequence[Offer],
+    holdout: Collection[str],
+    run: Mapping[str, Any],
+    redact: Callable[[str], str] | None = None,
+) -> Manifest:
+    """Write `train.jsonl` and `manifest.json` into `folder`; every offer ends up in one of them or, as a reason, in the other.
+
+    `holdout` are the input fingerprints of all holdout cases, selected for this run or not; those of `offers` are added.
+    `run` says what the run was (JSON). `redact` is applied to every text that is written. The same arguments give the same bytes,
+    in whatever order the offers come. A case that failed in any trial gives its fixes only, not its replays beside them.
+    Without a single example there is no `train.jsonl`, as `datasets` cannot load an empty file; one of an earlier export is removed.
+    The files of anybody else in the folder stay as they are.
+
+    Raises:
+        ExportError: the folder cannot be used, or an example or `run` is not fit to be written; nothing was written.
+        OSError: the disk failed; each file is either the old or the new one.
+    """
+    check_folder(folder)
+    clean = redact or _unchanged
+    kept, left = _judged(offers, holdout, clean)
+    encoded = encode_trl([candidate.row for candidate in kept])
+    if isinstance(encoded, LeftOut):
+        left += [(candidate.offer, encoded.reason) for candidate in kept]
+        kept, encoded = [], encode_trl([])
+    lines = cast("Encoded", encoded).lines
+    data = b"".join(line + b"\n" for line in lines)
+    manifest = Manifest(
+        plugin_version=importlib.metadata.version("pytest-touchstone"),
+        trials=len(offers),
+        written=len(kept),
+        left_out=len(left),
+        **_counts([candidate.example for candidate in kept], clean),
+        left_out_by_reason=_count(clean(LeftOut(reason=reason).category) for _, reason in left),
+        train_file=TRAIN_FILE if kept else None,
+        train_sha256=hashlib.sha256(data).hexdigest() if kept else None,
+        train_bytes=len(data) if kept else None,
+        tool_calls=sum(_holds_tool_calls(candidate.example) for candidate in kept),
+        anchored=cast("Encoded", encoded).anchored,
+        holdout_inputs=len(_guarded(offers, holdout)),
+        examples=tuple(_exported(candidate, line, clean) for candidate, line in zip(kept, lines, strict=True)),
+        not_exported=tuple(_missing(offer, reason, clean) for offer, reason in sorted(left, key=_left_order)),
+        run=_run_info(run, clean),
+    )
+    assert manifest.trials == manifest.written + manifest.left_out, "every trial is accounted for"
+    _write(folder, data, manifest)
+    return manifest
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that an export cannot use; cheap, so it can be asked before a run is paid for.
+
+    Raises:
+        ExportError: it is no folder, or what an export would replace there is no plain file or not an export's.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        msg = f"{folder}: is not a folder; give --llm-export a folder, which may be new"
+        raise ExportError(msg)
+    paths = [path for path in (folder / TRAIN_FILE, folder / MANIFEST_FILE) if os.path.lexists(path)]
+    for path in paths:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            msg = f"{path}: is a link, a folder or a device, and an export replaces plain files only; remove it or choose another folder"
+            raise ExportError(msg)
+    if paths and not _is_ours(folder / MANIFEST_FILE):
+        msg = f"{paths[0]}: was not written by an export (no manifest of one is there); move it away or choose another folder"
+        raise ExportError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    offer: Offer
+    example: Example
+    row: Row
+    text: str
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _guarded(offers: Iterable[Offer], holdout: Collection[str]) -> frozenset[str]:
+    return frozenset(holdout) | {offer.input_fingerprint for offer in offers if offer.split == "holdout" and offer.input_fingerprint}
+
+
+def _judged(
+    offers: Sequence[Offer], holdout: Collection[str], clean: Callable[[str], str]
+) -> tuple[list[_Candidate], list[tuple[Offer, str]]]:
+    """Every offer on one of two lists: candidates for the file in their final order, and offers with why they are left out."""
+    guarded = _guarded(offers, holdout)
+    held = {(offer.suite, offer.case_id) for offer in offers if offer.split == "holdout"}
+    hashes = {offer.content_hash for offer in offers if offer.split == "holdout"}
+    candidates: list[_Candidate] = []
+    left: list[tuple[Offer, str]] = []
+    for offer in offers:
+        if (offer.suite, offer.case_id) in held:
+            result: _Candidate | LeftOut = LeftOut(reason="holdout")
+        elif offer.content_hash in hashes or offer.input_fingerprint in guarded:
+            result = LeftOut(reason=_LEAKED)
+        else:
+            result = _candidate(offer, guarded, clean)
+        if isinstance(result, LeftOut):
+            left.append((offer, result.reason))
+        else:
+            candidates.append(result)
+    candidates.sort(key=_order)
+    return _without_repeats(candidates, left), left
+
+
+def _candidate(offer: Offer, guarded: frozenset[str], clean: Callable[[str], str]) -> _Candidate | LeftOut:
+    if offer.example is None:
+        return LeftOut(reason=offer.reason or "no example was offered")
+    example = validate_example(offer.example)
+    if (example.suite, example.case_id, example.content_hash) != (offer.suite, offer.case_id, offer.content_hash):
+        msg = f"case {offer.case_id!r}: its trial offers an example of case {example.case_id!r}; an example belongs to its own case"
+        raise ExportError(msg)
+    leak = leaks(example, guarded)
+    if leak is not None:
+        return LeftOut(reason=leak)
+    cleaned = _cleaned(example, clean)
+    row = trl_row(cleaned)
+    if isinstance(row, LeftOut):
+        return row
+    return _Candidate(offer=offer, example=cleaned, row=row, text=json.dumps(row, sort_keys=True))
+
+
+def _without_repeats(candidates: Sequence[_Candidate], left: list[tuple[Offer, str]]) -> list[_Candidate]:
+    fixed = {(candidate.offer.suite, candidate.offer.case_id) for candidate in candidates if candidate.example.kind == "fix"}
+    kept: dict[str, _Candidate] = {}
+    for candidate in candidates:
+        if candidate.example.kind == "replay" and (candidate.offer.suite, candidate.offer.case_id) in fixed:
+            left.append((candidate.offer, "fix wins: another trial of this case failed and gives a fix"))
+        elif candidate.text in kept:
+            left.append((candidate.offer, f"duplicate: the same as the example of {kept[candidate.text].offer.nodeid}"))
+        else:
+            kept[candidate.text] = candidate
+    return list(kept.values())
+
+
+def _order(candidate: _Candidate) -> tuple[str, str, int, str, str]:
+    offer = candidate.offer
+    return offer.suite, offer.case_id, offer.trial, offer.nodeid, candidate.text
+
+
+def _left_order(entry: tuple[Offer, str]) -> tuple[str, str, int, str, str]:
+    offer, reason = entry
+    return offer.suite, offer.case_id, offer.trial, offer.nodeid, reason
+
+
+def _cleaned(example: Example, clean: Callable[[str], str]) -> Example:
+    conversation: dict[str, Any] = {name: tuple(_map_texts(getattr(example, name), clean)) for name in ("prompt", "completion", "tools")}
+    return validate_example(dataclasses.replace(example, **conversation))
+
+
+def _map_texts(value: object, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - a JSON value
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _map_texts(part, change) for key, part in cast("dict[str, object]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_map_texts(part, change) for part in cast("Sequence[object]", value)]
+    return value
+
+
+def _counts(examples: Sequence[Example], clean: Callable[[str], str]) -> dict[str, Any]:
+    return {
+        "by_kind": _count(example.kind for example in examples),
+        "by_suite": _count(clean(example.suite) for example in examples),
+        "by_tag": _count(clean(tag) for example in examples for tag in example.tags),
+        "by_target_source": _count(example.target_source for example in examples),
+        "by_source": _count(clean(_file_of(example.source)) for example in examples),
+    }
+
+
+def _holds_tool_calls(example: Example) -> bool:
+    return any(message.get("tool_calls") for message in (*example.prompt, *example.completion))
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _file_of(source: str) -> str:
+    file, _, line = source.rpartition(":")
+    return file if file and line.isdecimal() else source
+
+
+def _exported(candidate: _Candidate, line: bytes, clean: Callable[[str], str]) -> dict[str, Any]:
+    example = candidate.example
+    return {
+        **_place(candidate.offer, clean),
+        "source": clean(example.source),
+        "kind": example.kind,
+        "target_source": example.target_source,
+        "checks": [clean(name) for name in example.checks],
+        "tags": [clean(tag) for tag in example.tags],
+        "sha256": hashlib.sha256(line).hexdigest(),
+    }
+
+
+def _missing(offer: Offer, reason: str, clean: Callable[[str], str]) -> dict[str, Any]:
+    return {**_place(offer, clean), "split": offer.split, "outcome": offer.outcome, "reason": clean(reason)}
+
+
+def _place(offer: Offer, clean: Callable[[str], str]) -> dict[str, Any]:
+    return {
+        "suite": clean(offer.suite),
+        "case_id": clean(offer.case_id),
+        "nodeid": clean(offer.nodeid),
+        "trial": offer.trial,
+        "content_hash": offer.content_hash,
+    }
+
+
+def _run_info(run: Mapping[str, Any], clean: Callable[[str], str]) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", _map_texts(plain(run), clean))
+    except (TypeError, ValueError, RecursionError) as error:
+        msg = f"the description of the run is not JSON: {error}; nothing was written"
+        raise ExportError(msg) from error
+
+
+def _is_ours(manifest: Path) -> bool:
+    try:
+        found = json.loads(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and str(cast("dict[str, object]", found).get("format")).startswith(_FAMILY)
+
+
+def _write(folder: Path, data: bytes, manifest: Manifest) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if data:
+        _replace(folder / TRAIN_FILE, data)
+    else:
+        (folder / TRAIN_FILE).unlink(missing_ok=True)
+    text = json.dumps(manifest.to_dict(), ensure_ascii=False, indent=2) + "\n"
+    # A lone surrogate in a case's reason becomes its JSON escape.
+    _replace(folder / MANIFEST_FILE, text.encode("utf-8", "backslashreplace"))
+    _sync_folder(folder)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

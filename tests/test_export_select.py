@@ -1,0 +1,325 @@
+"""Which trial offers which example, and what every other trial says instead."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from export_samples import WEATHER, assistant, call, tool_call, trial, user
+
+from pytest_touchstone.errors import NetworkBlocked
+from pytest_touchstone.export.example import LeftOut
+from pytest_touchstone.export.leak import input_fingerprint
+from pytest_touchstone.export.select import MAX_REASON, example_of
+from pytest_touchstone.trial import Score
+
+SYSTEM = {"role": "system", "content": "You triage."}
+
+
+def equals(checked):
+    return checked.output == checked.expected
+
+
+def mentions_days(checked):
+    return Score(name="days", value=0.0, passed=False, reason="no days") if "days" not in checked.output else True
+
+
+def asks(checked):
+    pytest.fail("a judge must not be asked again")
+
+
+asks.asks_model = True
+
+
+def fix(made):
+    return example_of(made, "failed", suite="support")
+
+
+def replay(made):
+    return example_of(made, "passed", suite="support")
+
+
+def reason(result):
+    assert isinstance(result, LeftOut)
+    return result.reason
+
+
+class TestWhoOffers:
+    @pytest.mark.parametrize("outcome", ["passed", "failed", "error", "unscored", "not_run"])
+    def test_never_a_holdout_case(self, outcome):
+        made = trial("x", expected="y", split="holdout", calls=[call(user("a"), answer=assistant("x"))])
+        assert example_of(made, outcome, suite="s") == LeftOut(reason="holdout")
+
+    @pytest.mark.parametrize(
+        ("outcome", "why"),
+        [
+            ("error", "error: the app or a provider broke"),
+            ("unscored", "unscored: a judge gave no usable verdict, so it is not known whether the case failed"),
+            ("not_run", "not run"),
+        ],
+    )
+    def test_only_trials_with_a_verdict(self, outcome, why):
+        assert reason(example_of(trial("x", expected="y"), outcome, suite="s")) == why
+
+    def test_the_example_says_where_it_comes_from(self):
+        made = trial("x", expected="y", tags=("a", "b"), source="support.yaml:3", number=4, scorers=[equals])
+        found = fix(made)
+        assert (found.case_id, found.suite, found.source, found.tags, found.trial) == ("order", "support", "support.yaml:3", ("a", "b"), 4)
+        assert (found.kind, found.target_source, found.checks) == ("fix", "expected", ("equals",))
+        assert found.content_hash == made.case.content_hash
+        assert found.input_fingerprint == input_fingerprint("Where is my order?")
+
+
+class TestPrompt:
+    def test_is_what_the_last_answered_call_sent(self):
+        calls = [
+            call(user("first"), answer=assistant("1")),
+            call(SYSTEM, user("second"), answer=assistant("2"), tools=(WEATHER,)),
+            call(user("refused"), answer=assistant("3"), status=400),
+            call(user("broken"), answer=assistant("4"), error="connection lost"),
+            call(user("lost")),
+            call(answer={"embedding": [0.5]}),
+        ]
+        found = fix(trial("2", expected="right", calls=calls))
+        assert found.prompt == (SYSTEM, user("second"))
+        assert found.tools == (WEATHER,)
+        assert found.completion == (assistant("right"),)
+
+    def test_is_a_copy_that_later_changes_do_not_reach(self):
+        message = user("a")
+        made = trial("2", expected="right", calls=[call(message, answer=assistant("2"))])
+        found = fix(made)
+        message["content"] = "changed"
+        assert found.prompt == (user("a"),)
+
+    @pytest.mark.parametrize(
+        ("case_input", "prompt"),
+        [
+            ("Hello", (user("Hello"),)),
+            ([SYSTEM, user("Hello")], (SYSTEM, user("Hello"))),
+            ({"q": "Où?", "n": 1}, (user('{"q": "Où?", "n": 1}'),)),
+        ],
+    )
+    @pytest.mark.parametrize("calls", [(), (call(answer={"embedding": [0.5]}),)])
+    def test_is_the_input_where_no_chat_call_was_seen(self, case_input, prompt, calls):
+        found = fix(trial("x", input=case_input, expected="y", calls=calls))
+        assert found.prompt == prompt
+        assert found.tools == ()
+
+    @pytest.mark.parametrize("finish", [fix, replay])
+    def test_is_not_guessed_where_no_call_was_answered(self, finish):
+        made = trial("x", expected="y", calls=[call(user("a"), status=500), call(user("a"), error="timeout")])
+        assert reason(finish(made)) == "no answered call: the app called a model, but no call was answered"
+
+    def test_a_call_without_a_status_counts(self):
+        assert replay(trial("x", calls=[call(user("a"), answer=assistant("x"), status=None)])).prompt == (user("a"),)
+
+    @pytest.mark.parametrize(
+        ("messages", "why"),
+        [
+            ([user("a"), assistant("{")], "the prompt ends with an assistant message, so the completion would not be an answer"),
+            (
+                [{"role": "function", "content": "4"}],
+                "prompt[0] has the role 'function'; use one of assistant, developer, system, tool, user",
+            ),
+            ([user("a\udc80")], "a text holds a lone surrogate (U+DC80), which UTF-8 cannot"),
+            ([user("a", image=b"x")], "what was sent is not JSON: bytes is no JSON value"),
+        ],
+    )
+    def test_what_cannot_be_exported_is_left_out(self, messages, why):
+        made = trial("x", expected="y", calls=[call(*messages, answer=assistant("x"))])
+        assert reason(fix(made)) == f"not exportable: {why}"
+
+
+class TestReplay:
+    def test_completes_with_the_answer_on_the_wire(self):
+        answer = {"content": None, "tool_calls": [tool_call('{"city":  "Oslo", "n": 1.0}')]}
+        found = replay(trial({"city": "Oslo"}, calls=[call(user("Weather?"), answer=answer, tools=(WEATHER,))]))
+        assert found.completion == ({"role": "assistant", **answer},)
+        assert found.completion[0]["tool_calls"][0]["function"]["arguments"] == '{"city":  "Oslo", "n": 1.0}'
+        assert (found.kind, found.target_source, found.checks) == ("replay", "wire", ())
+
+    @pytest.mark.parametrize(("output", "text"), [("On its way.", "On its way."), ({"team": "é"}, '{"team": "é"}'), (4, "4")])
+    def test_completes_with_the_output_where_no_call_was_seen(self, output, text):
+        found = replay(trial(output))
+        assert found.completion == (assistant(text),)
+        assert (found.kind, found.target_source) == ("replay", "output")
+
+    @pytest.mark.parametrize("output", [None, object(), float("nan")])
+    def test_has_nothing_to_learn_from_an_output_without_text(self, output):
+        why = f"no text to learn: no model call was seen, and the output is {type(output).__name__}"
+        assert reason(replay(trial(output))) == why
+
+    def test_an_empty_answer_is_left_out(self):
+        assert reason(replay(trial("x", calls=[call(user("a"), answer=assistant(None))]))) == (
+            "not exportable: completion[0] has neither content nor tool_calls"
+        )
+        assert reason(replay(trial("  "))) == "not exportable: the completion is empty"
+
+
+class TestTarget:
+    def test_is_expected_before_reference(self):
+        found = fix(trial("x", expected="right", reference="also right"))
+        assert (found.completion, found.target_source) == ((assistant("right"),), "expected")
+
+    def test_is_the_reference_where_nothing_is_expected(self):
+        found = fix(trial("x", reference="right"))
+        assert (found.completion, found.target_source) == ((assistant("right"),), "reference")
+
+    def test_is_the_reference_where_expected_does_not_pass(self):
+        found = fix(trial("x", expected="30", reference="within 30 days", scorers=[mentions_days]))
+        assert (found.completion, found.target_source, found.checks) == ((assistant("within 30 days"),), "reference", ("mentions_days",))
+
+    def test_must_exist(self):
+        assert reason(fix(trial("x", rubric="Be kind."))) == "no verified target: the case has neither expected nor reference"
+        assert reason(fix(trial("x", expected=" "))) == "no verified target: expected is empty"
+
+    def test_must_pass_every_deterministic_scorer(self):
+        made = trial("x", expected="soon", reference="later", scorers=[asks, mentions_days, mentions_days])
+        assert reason(fix(made)) == (
+            "no verified target: expected does not pass mentions_days: no days; reference does not pass mentions_days: no days"
+        )
+
+    def test_a_scorer_runs_once_on_a_fresh_trial(self):
+        seen = []
+
+        def looks(checked):
+            seen.append((checked.output, checked.expected, list(checked.scores), list(checked.calls), checked.number))
+            return True
+
+        made = trial("x", expected="right", scorers=[looks, looks], calls=[call(user("a"), answer=assistant("x"))], number=3)
+        assert fix(made).checks == ("looks",)
+        assert seen == [("right", "right", [], [], 3)]
+
+    @pytest.mark.parametrize(
+        ("result", "why"),
+        [
+            (False, "no reason given"),
+            (0.4, "0.4 < 0.5"),
+            ("yes", "it raised ScorerError: scorer 'scored' returned str; return a bool, a number from 0 to 1, or a Score"),
+            (Score.unscored("scored", "undecided"), "undecided"),
+        ],
+    )
+    def test_whatever_is_no_pass_is_no_target(self, result, why):
+        def scored(checked):
+            return result
+
+        assert reason(fix(trial("x", expected="y", scorers=[scored]))) == f"no verified target: expected does not pass scored: {why}"
+
+    @pytest.mark.parametrize("error", [ValueError("bad"), NetworkBlocked("bad"), pytest.fail.Exception("bad")])
+    def test_a_scorer_that_raises_is_no_pass(self, error):
+        def raises(checked):
+            raise error
+
+        why = f"no verified target: expected does not pass raises: it raised {type(error).__name__}: bad"
+        assert reason(fix(trial("x", expected="y", scorers=[raises]))) == why
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+    def test_the_user_can_still_interrupt(self, error):
+        def raises(checked):
+            raise error
+
+        with pytest.raises(error):
+            fix(trial("x", expected="y", scorers=[raises]))
+
+    def test_async_scorers_are_not_run(self):
+        async def waits(checked):
+            raise AssertionError
+
+        loop = asyncio.new_event_loop()
+        future = loop.create_future()
+
+        class Bare:
+            def __await__(self):
+                yield
+
+        made = trial(
+            "x", expected="y", scorers=[waits, lambda checked: waits(checked=checked), lambda checked: future, lambda checked: Bare()]
+        )
+        assert fix(made).checks == ()
+        assert future.cancelled()
+        loop.close()
+
+    def test_a_scorer_cannot_change_what_the_next_one_sees(self):
+        def spoils(checked):
+            checked.output.clear()
+            return True
+
+        found = fix(trial({"team": "a"}, expected={"team": "b"}, scorers=[spoils, equals]))
+        assert found.checks == ("spoils", "equals")
+        assert found.completion == (assistant('{"team":"b"}'),)
+
+    @pytest.mark.parametrize(
+        ("output", "expected", "seen"),
+        [
+            ({"team": "a"}, {"team": "b"}, {"team": "b"}),
+            ({"team": "a"}, '{"team": "b"}', {"team": "b"}),
+            ([1], [2], [2]),
+            (41, 42, 42),
+            (41.5, "42", 42),
+            ('{"team": "a"}', {"team": "b"}, '{"team":"b"}'),
+            (None, {"team": "b"}, '{"team":"b"}'),
+        ],
+    )
+    def test_reaches_the_scorers_in_the_shape_of_the_output(self, output, expected, seen):
+        got = []
+        fix(trial(output, expected=expected, scorers=[lambda checked: got.append(checked.output) or True]))
+        assert got == [seen]
+
+    @pytest.mark.parametrize(
+        ("output", "why"),
+        [
+            (object(), "the app's output is of type object, which a target cannot be turned into"),
+            ({"team": "a"}, "the app's output is of type dict, and the target is not JSON"),
+        ],
+    )
+    def test_that_has_no_such_shape_is_not_verified(self, output, why):
+        assert reason(fix(trial(output, expected="b", scorers=[equals]))) == f"no verified target: expected cannot be checked: {why}"
+        assert fix(trial(output, expected="b", scorers=[asks])).completion == (assistant("b"),)
+
+    @pytest.mark.parametrize(
+        ("output", "expected", "answer"),
+        [
+            ("same ", "same", "other"),
+            ("other", "same", " same"),
+            ({"b": 1, "a": 2}, {"a": 2, "b": 1}, "other"),
+        ],
+    )
+    def test_is_never_the_output_that_failed(self, output, expected, answer):
+        made = trial(output, expected=expected, calls=[call(user("a"), answer=assistant(answer))])
+        assert reason(fix(made)) == "no verified target: expected is the output that failed"
+
+    def test_is_not_put_where_the_model_called_a_tool(self):
+        made = trial("x", expected="y", calls=[call(user("a"), answer=assistant(None, tool_calls=[tool_call()]))])
+        assert reason(fix(made)) == "tool calls: the last answer calls tools, and a text target would teach the model not to call them"
+
+    @pytest.mark.parametrize(
+        ("answer", "text"),
+        [
+            ('{"z": "é", "a": [1]}', '{"z": "ø", "a": [1, 2]}'),
+            ('{"z":"é","a":[1]}', '{"z":"ø","a":[1,2]}'),
+            (json.dumps({"z": 1, "a": 2}, indent=2), '{\n  "z": "ø",\n  "a": [\n    1,\n    2\n  ]\n}'),
+            (json.dumps({"z": 1, "a": 2}, indent=4) + "\n", '{\n    "z": "ø",\n    "a": [\n        1,\n        2\n    ]\n}'),
+            ('{"z" : 1}', '{"z":"ø","a":[1,2]}'),
+            ("not JSON", '{"z":"ø","a":[1,2]}'),
+            ("[" * 100_000, '{"z":"ø","a":[1,2]}'),
+        ],
+    )
+    def test_json_is_laid_out_as_the_model_does_in_golden_order(self, answer, text):
+        made = trial("x", expected={"z": "ø", "a": [1, 2]}, calls=[call(user("a"), answer=assistant(answer))])
+        assert fix(made).completion == (assistant(text),)
+
+    @pytest.mark.parametrize(("expected", "text"), [(42, "42"), (True, "true"), ([], "[]")])
+    def test_other_values_are_json_too(self, expected, text):
+        assert fix(trial("x", expected=expected)).completion == (assistant(text),)
+
+
+def test_a_reason_is_one_line_of_bounded_length():
+    def long(checked):
+        return Score(name="long", value=0.0, passed=False, reason="a\nb " * 500)
+
+    why = reason(fix(trial("x", expected="y", scorers=[long])))
+    assert len(why) == MAX_REASON
+    assert why.endswith("...")
+    assert "\n" not in why

@@ -1,0 +1,465 @@
+"""The written export: guarded, accounted for, atomic, and the same bytes for the same trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from export_samples import WEATHER, assistant, call, example, offer, tool_call, trial, user
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_touchstone.cases import Case
+from pytest_touchstone.errors import ExportError
+from pytest_touchstone.export import write
+from pytest_touchstone.export.example import Example, LeftOut
+from pytest_touchstone.export.leak import input_fingerprint
+from pytest_touchstone.export.select import example_of
+from pytest_touchstone.export.write import Offer, check_folder, write_export
+from pytest_touchstone.trial import Trial, TrialRecord
+
+SECRET = "The parcel from Bergen never arrived, who pays?"
+HOLDOUT = frozenset({input_fingerprint(SECRET)})
+
+
+def export(folder, *offers, holdout=frozenset(), run=None, redact=None):
+    return write_export(folder, offers=offers, holdout=holdout, run=run or {}, redact=redact)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def reasons(manifest):
+    return [entry["reason"] for entry in manifest.not_exported]
+
+
+def another(number, **fields):
+    text = f"Question {number}"
+    return example(
+        **{
+            "case_id": f"case-{number}",
+            "content_hash": f"{number:064}",
+            "prompt": (user(text),),
+            "completion": (assistant(f"Answer {number}"),),
+        }
+        | fields
+    )
+
+
+class TestOffer:
+    def test_comes_from_a_record_of_another_process(self):
+        made = another(1, tools=(WEATHER,))
+        record = TrialRecord(
+            nodeid="evals/test_a.py::test[case-1]", suite="support", case_id="case-1", source="a.yaml:3", content_hash=f"{1:064}",
+            split="train", number=1, outcome="failed", example=made.to_dict(),
+        )  # fmt: skip
+        back = TrialRecord.from_dict(json.loads(json.dumps(record.to_dict())))
+        assert Offer.of(back) == offer(made, nodeid=record.nodeid)
+
+    def test_of_a_trial_without_an_example_keeps_why(self):
+        record = TrialRecord(
+            nodeid="n", suite="s", case_id="c", source="a.yaml:3", content_hash="h", split="holdout", number=2, outcome="passed",
+            example_reason="holdout", input_fingerprint="f",
+        )  # fmt: skip
+        assert Offer.of(record) == Offer(
+            nodeid="n",
+            suite="s",
+            case_id="c",
+            content_hash="h",
+            split="holdout",
+            outcome="passed",
+            trial=2,
+            input_fingerprint="f",
+            reason="holdout",
+        )
+
+    def test_of_a_broken_record_says_so(self):
+        record = TrialRecord(
+            nodeid="n",
+            suite="s",
+            case_id="c",
+            source="a",
+            content_hash="h",
+            split="train",
+            outcome="failed",
+            example={"case_id": "c", "x": 1},
+        )
+        with pytest.raises(ExportError, match=r"^case 'c': this is no example: "):
+            Offer.of(record)
+
+
+class TestFiles:
+    def test_the_training_file_and_its_manifest(self, tmp_path):
+        folder = tmp_path / "new" / "training"
+        weather = (user("Question 2"), assistant(None, tool_calls=[tool_call()]), {"role": "tool", "content": "4"})
+        fixed = another(2, tags=("refunds", "late"), checks=("exact_match",), prompt=weather)
+        passed = another(1, kind="replay", target_source="wire", tags=("refunds",), source="other.csv:9", trial=3)
+        silent = offer(case_id="case-3", content_hash="3", outcome="error", reason="error: the app broke")
+        made = export(folder, offer(fixed), silent, offer(passed), run={"commit": "abc", "n": [1, None]}, holdout={"f1", "f2"})
+        assert rows_of(folder) == [
+            {"prompt": [user("Question 1")], "completion": [assistant("Answer 1")]},
+            {"prompt": list(weather), "completion": [assistant("Answer 2")]},
+        ]
+        data = (folder / "train.jsonl").read_bytes()
+        lines = data.splitlines()
+        assert manifest_of(folder) == {
+            "format": "pytest-touchstone export 1",
+            "plugin_version": importlib.metadata.version("pytest-touchstone"),
+            "rows": "trl-prompt-completion",
+            "trials": 3,
+            "written": 2,
+            "left_out": 1,
+            "by_kind": {"fix": 1, "replay": 1},
+            "by_suite": {"support": 2},
+            "by_tag": {"late": 1, "refunds": 2},
+            "by_target_source": {"expected": 1, "wire": 1},
+            "by_source": {"other.csv": 1, "support.yaml": 1},
+            "left_out_by_reason": {"error": 1},
+            "train_file": "train.jsonl",
+            "train_sha256": hashlib.sha256(data).hexdigest(),
+            "train_bytes": len(data),
+            "tool_calls": 1,
+            "anchored": [],
+            "holdout_inputs": 2,
+            "examples": [
+                {
+                    "suite": "support", "case_id": "case-1", "nodeid": "support.py::test[case-1]#3", "trial": 3, "content_hash": f"{1:064}",
+                    "source": "other.csv:9", "kind": "replay", "target_source": "wire", "checks": [], "tags": ["refunds"],
+                    "sha256": hashlib.sha256(lines[0]).hexdigest(),
+                },
+                {
+                    "suite": "support", "case_id": "case-2", "nodeid": "support.py::test[case-2]#1", "trial": 1, "content_hash": f"{2:064}",
+                    "source": "support.yaml:3", "kind": "fix", "target_source": "expected", "checks": ["exact_match"], "tags": ["refunds", "late"],
+                    "sha256": hashlib.sha256(lines[1]).hexdigest(),
+                },
+            ],
+            "not_exported": [
+                {
+                    "suite": "support", "case_id": "case-3", "nodeid": "support.py::test[case-3]#1", "trial": 1, "content_hash": "3",
+                    "split": "train", "outcome": "error", "reason": "error: the app broke",
+                },
+            ],
+            "run": {"commit": "abc", "n": [1, None]},
+        }  # fmt: skip
+        assert json.loads(json.dumps(made.to_dict())) == manifest_of(folder)
+        assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "train.jsonl"]
+
+    def test_no_example_gives_no_training_file_and_removes_an_old_one(self, tmp_path):
+        export(tmp_path, offer(another(1)))
+        made = export(tmp_path, offer(case_id="case-1", reason="not run"))
+        assert (made.train_file, made.train_sha256, made.train_bytes, made.written) == (None, None, None, 0)
+        assert made.left_out_by_reason == {"not run": 1}
+        assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+    def test_no_trial_at_all(self, tmp_path):
+        made = export(tmp_path)
+        assert (made.trials, made.written, made.left_out) == (0, 0, 0)
+
+    def test_a_lone_date_is_accounted_for(self, tmp_path):
+        made = export(tmp_path, offer(another(1, completion=(assistant("2026-10-03"),))))
+        assert made.left_out_by_reason == {"too small": 1}
+        assert not (tmp_path / "train.jsonl").exists()
+
+    def test_an_anchored_column_is_named(self, tmp_path):
+        made = export(tmp_path, *(offer(another(number, completion=(assistant(f"2026-10-0{number}"),))) for number in (1, 2)))
+        assert made.anchored == ("completion",)
+        assert rows_of(tmp_path)[0]["completion"] == [assistant("2026-10-01", refusal=None)]
+
+    def test_texts_are_data(self, tmp_path):
+        name = "../../etc/<b>{x}\n\x1b[31m"
+        made = another(1, case_id=name, prompt=(user("\x00\u2028</script>"),), tags=("a\nb",))
+        export(tmp_path / "out", offer(made, nodeid="n"))
+        assert rows_of(tmp_path / "out")[0]["prompt"] == [user("\x00\u2028</script>")]
+        assert manifest_of(tmp_path / "out")["examples"][0]["case_id"] == name
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_a_reason_with_a_lone_surrogate_is_written_escaped(self, tmp_path):
+        export(tmp_path, offer(reason="broke: \udc80 é"))
+        assert "\\udc80 é" in (tmp_path / "manifest.json").read_text(encoding="utf-8")
+        assert manifest_of(tmp_path)["not_exported"][0]["reason"] == "broke: \udc80 é"
+
+    def test_an_offer_without_reason_still_gets_one(self, tmp_path):
+        assert reasons(export(tmp_path, offer(reason=""))) == ["no example was offered"]
+
+    @pytest.mark.parametrize(("source", "file"), [("a.yaml:3", "a.yaml"), ("<python>", "<python>"), ("C:x", "C:x"), (":3", ":3")])
+    def test_sources_are_counted_by_file(self, tmp_path, source, file):
+        assert export(tmp_path, offer(another(1, source=source))).by_source == {file: 1}
+
+
+class TestOneCase:
+    def test_gives_fixes_or_replays_never_both(self, tmp_path):
+        passed = another(1, kind="replay", trial=1, target_source="wire", completion=(assistant("fine"),))
+        fixed = another(1, trial=2)
+        made = export(tmp_path, offer(passed), offer(fixed))
+        assert [row["completion"] for row in rows_of(tmp_path)] == [[assistant("Answer 1")]]
+        assert reasons(made) == ["fix wins: another trial of this case failed and gives a fix"]
+
+    def test_a_case_of_the_same_name_in_another_suite_is_another_case(self, tmp_path):
+        passed = another(1, kind="replay", suite="other", content_hash="f" * 64, prompt=(user("Else"),))
+        assert export(tmp_path, offer(passed), offer(another(1))).by_suite == {"other": 1, "support": 1}
+
+    def test_identical_examples_are_written_once(self, tmp_path):
+        made = export(
+            tmp_path, offer(another(1, trial=2)), offer(another(1, trial=1)), offer(another(1, trial=3, completion=(assistant("b"),)))
+        )
+        assert [entry["trial"] for entry in made.examples] == [1, 3]
+        assert reasons(made) == ["duplicate: the same as the example of support.py::test[case-1]#1"]
+
+
+class TestHoldout:
+    @pytest.mark.parametrize(
+        "made",
+        [
+            pytest.param(another(1, input_fingerprint=input_fingerprint([user(SECRET.upper())])), id="input"),
+            pytest.param(another(1, prompt=(user("Hi"), assistant("Yes?"), user(f" {SECRET}\n"))), id="message"),
+            pytest.param(another(1, prompt=(user(f"Ticket:\n{SECRET}\n\nAnswer:"),)), id="template"),
+            pytest.param(another(1, completion=(assistant(SECRET),)), id="completion"),
+            pytest.param(another(1, completion=(assistant(None, tool_calls=[tool_call(json.dumps({"q": SECRET}))]),)), id="tool call"),
+        ],
+    )
+    def test_content_is_never_written(self, tmp_path, made):
+        written = export(tmp_path, offer(made), offer(another(2)), holdout=HOLDOUT)
+        assert [entry["case_id"] for entry in written.examples] == ["case-2"]
+        assert written.left_out_by_reason == {"leak": 1}
+        assert SECRET not in (tmp_path / "train.jsonl").read_text(encoding="utf-8")
+        assert SECRET not in (tmp_path / "manifest.json").read_text(encoding="utf-8")
+
+    def test_an_offer_of_a_holdout_case_is_never_written_whatever_it_offers(self, tmp_path):
+        made = export(tmp_path, offer(another(1), split="holdout", reason=f"x: {SECRET}"))
+        assert reasons(made) == ["holdout"]
+
+    def test_a_case_with_a_holdout_trial_is_holdout(self, tmp_path):
+        made = export(tmp_path, offer(another(1)), offer(case_id="case-1", content_hash="0", split="holdout"))
+        assert reasons(made) == ["holdout", "holdout"]
+
+    @pytest.mark.parametrize("twin", [{"content_hash": f"{1:064}"}, {"input_fingerprint": input_fingerprint("case-1")}])
+    def test_a_renamed_twin_of_a_holdout_offer_is_left_out(self, tmp_path, twin):
+        hidden = offer(case_id="hidden", content_hash="0", suite="other", split="holdout")
+        made = export(tmp_path, offer(another(1)), dataclasses.replace(hidden, **twin))
+        assert sorted(reasons(made)) == ["holdout", "leak: the input of the case is a holdout input"]
+
+    def test_the_reason_of_a_twin_is_not_repeated(self, tmp_path):
+        twin = offer(case_id="twin", reason=f"no verified target: got {SECRET}", input_fingerprint=input_fingerprint(SECRET))
+        assert reasons(export(tmp_path, twin, holdout=HOLDOUT)) == ["leak: the input of the case is a holdout input"]
+
+    def test_an_unknown_fingerprint_is_no_twin_of_another_unknown_one(self, tmp_path):
+        hidden = offer(case_id="hidden", content_hash="0", split="holdout", input_fingerprint="")
+        unknown = offer(another(1), input_fingerprint="")
+        assert export(tmp_path, hidden, unknown).written == 1
+
+
+class TestRedaction:
+    def test_reaches_every_written_text(self, tmp_path):
+        key = "sk-live-12345"
+        made = another(
+            1,
+            case_id=f"case {key}", suite=f"suite {key}", source=f"{key}.yaml:3", tags=(key,), checks=(key,),
+            prompt=(user(f"My key is {key}"), assistant(None, tool_calls=[tool_call(json.dumps({"key": key}))]), {"role": "tool", "content": key}),
+            completion=(assistant([{"type": "text", "text": key}]),),
+            tools=({"type": "function", "function": {"name": "f", key: key}},),
+        )  # fmt: skip
+        broken = offer(case_id="b", reason=f"{key}: {key}")
+        export(tmp_path, offer(made), broken, run={key: [key]}, redact=lambda text: text.replace(key, "[redacted]"))
+        written = (tmp_path / "train.jsonl").read_text(encoding="utf-8") + (tmp_path / "manifest.json").read_text(encoding="utf-8")
+        assert key not in written
+        assert "My key is [redacted]" in written
+
+    def test_that_breaks_an_example_stops_the_export(self, tmp_path):
+        with pytest.raises(ExportError) as raised:
+            export(tmp_path / "out", offer(another(1)), redact=lambda text: text.replace("user", "[redacted]"))
+        assert str(raised.value) == (
+            "case 'case-1': the example cannot be exported: prompt[0] has the role '[redacted]'; use one of assistant, developer, system, tool, user"
+        )
+        assert not (tmp_path / "out").exists()
+
+
+class TestRefusals:
+    def test_an_invalid_example_stops_the_export_before_anything_is_written(self, tmp_path):
+        with pytest.raises(ExportError, match=r"^case 'case-2': the example cannot be exported: the completion is empty$"):
+            export(tmp_path / "out", offer(another(1)), offer(another(2, completion=(assistant(""),))))
+        assert not (tmp_path / "out").exists()
+
+    def test_an_example_of_another_case_stops_the_export(self, tmp_path):
+        with pytest.raises(ExportError) as raised:
+            export(tmp_path, offer(another(1), case_id="case-9"))
+        assert str(raised.value) == "case 'case-9': its trial offers an example of case 'case-1'; an example belongs to its own case"
+
+    def test_a_format_that_does_not_fit_is_a_reason_not_an_error(self, tmp_path):
+        made = export(tmp_path, offer(another(1, prompt=(user([{"type": "input_audio", "input_audio": {}}]),))))
+        assert made.left_out_by_reason == {"not in this format": 1}
+
+    def test_a_run_that_is_no_json(self, tmp_path):
+        with pytest.raises(ExportError) as raised:
+            export(tmp_path, run={"at": tmp_path})
+        assert (
+            str(raised.value) == f"the description of the run is not JSON: {type(tmp_path).__name__} is no JSON value; nothing was written"
+        )
+
+    def test_a_file_as_folder(self, tmp_path):
+        file = tmp_path / "training"
+        file.write_text("mine")
+        with pytest.raises(ExportError) as raised:
+            export(file)
+        assert str(raised.value) == f"{file}: is not a folder; give --llm-export a folder, which may be new"
+        assert file.read_text() == "mine"
+
+    def test_a_dangling_link_as_folder(self, tmp_path):
+        link = tmp_path / "training"
+        link.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(ExportError, match="is not a folder"):
+            check_folder(link)
+
+    @pytest.mark.parametrize("name", ["train.jsonl", "manifest.json"])
+    @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+    def test_what_is_no_plain_file_in_the_place_of_one(self, tmp_path, name, kind):
+        folder = tmp_path / "training"
+        export(folder, offer(another(1)))
+        outside = tmp_path / "outside"
+        (folder / name).rename(outside)
+        before = outside.read_bytes()
+        {"link": lambda path: path.symlink_to(outside), "folder": Path.mkdir, "pipe": os.mkfifo}[kind](folder / name)
+        with pytest.raises(ExportError) as raised:
+            export(folder, offer(another(2)))
+        assert str(raised.value) == (
+            f"{folder / name}: is a link, a folder or a device, and an export replaces plain files only; remove it or choose another folder"
+        )
+        assert outside.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("train.jsonl", b"{}"),
+            ("manifest.json", b'{"format": "web app"}'),
+            ("manifest.json", b"[]"),
+            ("manifest.json", b"\xff"),
+            ("manifest.json", b"[" * 100_000),
+        ],
+    )
+    def test_a_file_of_somebody_else(self, tmp_path, name, content):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ExportError) as raised:
+            export(tmp_path, offer(another(1)))
+        assert str(raised.value) == (
+            f"{tmp_path / name}: was not written by an export (no manifest of one is there); move it away or choose another folder"
+        )
+        assert (tmp_path / name).read_bytes() == content
+
+    def test_other_files_stay_as_they_are(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        export(tmp_path, offer(another(1)))
+        export(tmp_path, offer(another(2)))
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+        assert rows_of(tmp_path)[0]["prompt"] == [user("Question 2")]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "notes.txt", "train.jsonl"]
+
+
+class TestWriting:
+    def test_a_failing_disk_leaves_the_old_files_and_no_litter(self, tmp_path, monkeypatch):
+        export(tmp_path, offer(another(1)))
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+        def full(descriptor):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(write.os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            export(tmp_path, offer(another(2)))
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    def test_litter_of_a_killed_process_is_no_obstacle(self, tmp_path):
+        (tmp_path / f".train.jsonl.{os.getpid()}.tmp").write_text("half a li")
+        export(tmp_path, offer(another(1)))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "train.jsonl"]
+
+    def test_the_data_are_in_place_before_the_manifest_that_vouches_for_them(self, tmp_path, monkeypatch):
+        replaced = []
+        rename = Path.replace
+        monkeypatch.setattr(Path, "replace", lambda self, target: replaced.append(target.name) or rename(self, target))
+        export(tmp_path, offer(another(1)))
+        assert replaced == ["train.jsonl", "manifest.json"]
+
+    @given(data=st.data())
+    @settings(max_examples=30)
+    def test_the_order_of_arrival_changes_no_byte(self, data):
+        numbers = data.draw(st.lists(st.integers(1, 5), max_size=8))
+        offers = [
+            offer(another(number, trial=index + 1, kind=data.draw(st.sampled_from(["fix", "replay"]))))
+            if data.draw(st.booleans())
+            else offer(case_id=f"case-{number}", content_hash=f"{number:064}", reason="not run")
+            for index, number in enumerate(numbers)
+        ]
+        shuffled = data.draw(st.permutations(offers))
+        with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+            made = export(Path(first), *offers)
+            export(Path(second), *shuffled)
+            assert made.trials == len(offers) == made.written + made.left_out == len(made.examples) + len(made.not_exported)
+            assert sum(made.left_out_by_reason.values()) == made.left_out
+            assert sum(made.by_kind.values()) == sum(made.by_suite.values()) == made.written
+            files = [{path.name: path.read_bytes() for path in Path(folder).iterdir()} for folder in (first, second)]
+            assert files[0] == files[1]
+
+
+WORDS = st.sampled_from(["refund", "Where is it?", "It broke.", "cancel my subscription now please", "42", "2026-10-03", '{"a": "b c d"}'])
+
+
+@st.composite
+def finished_trials(draw):
+    """Trials of train and holdout cases, twins among them, whose app may quote a holdout input anywhere it likes."""
+    cases, trials = [], []
+    for index in range(draw(st.integers(1, 7))):
+        text = f"{draw(WORDS)} {draw(st.integers(0, 3))} as I told you before"
+        cases.append(
+            Case(
+                id=f"case-{index}",
+                input=draw(st.sampled_from([text, text.upper(), [user(text)]])),
+                expected=draw(st.none() | WORDS),
+                reference=draw(st.none() | WORDS),
+                split=draw(st.sampled_from(["train", "holdout"])),
+            )
+        )
+    for case in cases:
+        quoted = draw(st.sampled_from(cases)).input
+        quote = quoted if isinstance(quoted, str) else quoted[0]["content"]
+        sent = draw(st.sampled_from([quote, f"Ticket: {quote}", f"Answer this.\n\n{quote}\n\nBe brief.", "Nothing in particular"]))
+        said = draw(st.sampled_from(["fine", quote, "no"]))
+        made = trial(said, calls=draw(st.sampled_from([[], [call(user(sent), answer=assistant(said))]])))
+        finished = Trial(case)
+        finished.output, finished.calls = said, made.calls
+        trials.append((finished, draw(st.sampled_from(["passed", "failed", "error", "unscored", "not_run"]))))
+    return cases, trials
+
+
+@settings(max_examples=150)
+@given(finished_trials())
+def test_no_holdout_input_is_in_any_written_byte(made):
+    cases, trials = made
+    holdout = [case.input for case in cases if case.split == "holdout"]
+    offers = []
+    for finished, outcome in trials:
+        found = example_of(finished, outcome, suite="s")
+        assert not (finished.split == "holdout" and isinstance(found, Example))
+        offers.append(
+            Offer(
+                nodeid=finished.id, suite="s", case_id=finished.id, content_hash=finished.case.content_hash, split=finished.split, outcome=outcome,
+                input_fingerprint=input_fingerprint(finished.case.input),
+                example=found if isinstance(found, Example) else None, reason=found.reason if isinstance(found, LeftOut) else "",
+            )
+        )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = export(Path(folder), *offers, holdout={input_fingerprint(value) for value in holdout})
+        written = "".join(path.read_text(encoding="utf-8") for path in Path(folder).iterdir()).casefold()
+    assert manifest.trials == len(trials) == manifest.written + manifest.left_out
+    for value in holdout:
+        text = value if isinstance(value, str) else value[0]["content"]
+        assert json.dumps(text.casefold())[1:-1] not in written
