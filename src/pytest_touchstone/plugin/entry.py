@@ -1,1 +1,61 @@
-"""The pytest11 module: hooks that delegate."""
+"""The pytest11 module: hooks that delegate.
+
+pytest imports it at every start, so it imports nothing that a run without `--llm-eval` does not need.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_touchstone.plugin.fixtures import case, judge
+from pytest_touchstone.plugin.selection import deselect
+
+__all__ = ["case", "judge"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the `--llm-*` options and `llm_*` ini keys."""
+    from pytest_touchstone.plugin.options import add_options
+
+    add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Register the `pytest_llm_*` hooks, so that a conftest may implement them whether or not a run evaluates."""
+    from pytest_touchstone.plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Let a conftest build SDK clients without keys where the run only replays."""
+    if early_config.known_args_namespace.llm_eval:
+        from pytest_touchstone.plugin.session import set_placeholder_keys
+
+        set_placeholder_keys(early_config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, and with `--llm-eval` the plugins that do the work."""
+    config.addinivalue_line("markers", GOLDEN_MARKER)
+    if config.getoption("llm_eval"):
+        from pytest_touchstone.plugin.session import register
+
+        register(config)
+    elif config.getoption("llm_export"):
+        msg = "--llm-export writes what a run with --llm-eval found; add --llm-eval"
+        raise pytest.UsageError(msg)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect golden tests unless the run evaluates."""
+    if not config.getoption("llm_eval"):
+        deselect(config, items, [item for item in items if item.get_closest_marker("golden")])
+
+
+GOLDEN_MARKER = (
+    "golden(*sources, input=None, expected=None, id=None, split=None, where=None, limit=None): "
+    "one test for each golden case of the sources (files, globs, callables, lists); runs with --llm-eval, through the fixture `case`"
+)

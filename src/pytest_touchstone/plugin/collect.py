@@ -1,0 +1,187 @@
+"""Golden markers to parametrized tests, and the selection among them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_touchstone.errors import GoldenError
+from pytest_touchstone.golden import Fields, Golden, load
+from pytest_touchstone.plugin.selection import deselect
+from pytest_touchstone.settings import SPLITS, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pytest_touchstone.cases import Case
+
+MARKER_OPTIONS = ("input", "expected", "id", "split", "where", "limit")
+MAX_TEST_ID = 120
+
+
+class GoldenCollector:
+    """Turns each golden test function into one test a case."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.holdout: dict[str, Case] = {}
+        self._loaded: dict[object, Golden] = {}
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Parametrize `case` over the cases of the function's golden marker."""
+        marker = _golden_marker(metafunc.definition)
+        if marker is None:
+            return
+        if "case" not in metafunc.fixturenames:
+            name = metafunc.function.__name__
+            msg = f"{metafunc.definition.nodeid} is a golden test without the fixture `case`; add it to its arguments: def {name}(case)"
+            raise pytest.Collector.CollectError(msg)
+        golden = self._load(marker, metafunc.definition)
+        self.holdout.update({case.content_hash: case for case in golden.holdout})
+        metafunc.parametrize("case", golden.cases, indirect=True, ids=test_ids(golden.cases))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+        """Apply `--llm-split` and `--llm-limit` to what the other selections (-k, -m, --lf) left."""
+        yield
+        deselect(config, items, list(self._unselected(items)))
+
+    def holdout_fingerprints(self) -> list[str]:
+        """The fingerprints of every holdout input of the collected sources, selected or not, for the export's leak guard."""
+        return sorted({fingerprint(case) for case in self.holdout.values()})
+
+    def _unselected(self, items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
+        taken: Counter[str] = Counter()
+        for item in items:
+            case = case_of(item)
+            if case is None:
+                continue
+            suite = suite_of(item)
+            if (self.settings.split or case.split) != case.split or taken[suite] == self.settings.limit:
+                yield item
+            else:
+                taken[suite] += 1
+
+    def _load(self, marker: pytest.Mark, definition: pytest.Item) -> Golden:
+        options = _marker_options(marker, definition)
+        key = (definition.path.parent, *map(_identity, marker.args), *(_identity(options[name]) for name in MARKER_OPTIONS))
+        if key not in self._loaded:
+            chosen_split = options["split"] if options["split"] in SPLITS else None
+            try:
+                self._loaded[key] = load(
+                    marker.args,
+                    base=definition.path.parent,
+                    rootdir=definition.config.rootpath,
+                    fields=Fields(
+                        input=options["input"],
+                        expected=options["expected"],
+                        id=options["id"],
+                        split=None if chosen_split else options["split"],
+                    ),
+                    where=options["where"],
+                    split=chosen_split,
+                    limit=options["limit"],
+                    complete=self.settings.export is not None,
+                )
+            except GoldenError as error:
+                raise pytest.Collector.CollectError(str(error)) from error
+        return self._loaded[key]
+
+
+def fingerprint(case: Case) -> str:
+    """The fingerprint of the case's input, by which an export knows a holdout input again."""
+    from pytest_touchstone.export.leak import input_fingerprint
+
+    return input_fingerprint(case.input)
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The golden case of a collected test, None for any other test."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.get_closest_marker("golden") is None:
+        return None
+    case = callspec.params.get("case")
+    return None if case is None or type(case).__name__ != "Case" else case
+
+
+def suite_of(item: pytest.Item) -> str:
+    """The suite of a golden test: its node id without the case; other parameters stay, since each makes a suite of its own."""
+    base, _, _ = item.nodeid.partition("[")
+    callspec: Any = getattr(item, "callspec", None)
+    others = [id_ for name, id_ in _named_ids(callspec) if name != "case"]
+    return f"{base}[{'-'.join(others)}]" if others else base
+
+
+def test_ids(cases: Sequence[Case]) -> list[str]:
+    """A test id for each case: the case's id, with what `-k` and node ids cannot hold replaced by `-`.
+
+    Ids that would coincide get a piece of the hash of the case's id, so that a test keeps its name wherever the case stands.
+
+    >>> from pytest_touchstone.cases import Case
+    >>> test_ids([Case(id="late return", input="x"), Case(id="gift", input="x")])
+    ['late-return', 'gift']
+    """
+    plain = [_plain_id(case.id) for case in cases]
+    count = Counter(plain)
+    return [id_ if count[id_] == 1 and id_ else f"{id_}-{_short_hash(case.id)}".lstrip("-") for id_, case in zip(plain, cases, strict=True)]
+
+
+def _plain_id(case_id: str) -> str:
+    id_ = re.sub(r"[^\w.+/-]+", "-", case_id).strip("-")
+    return id_ if len(id_) <= MAX_TEST_ID else f"{id_[:MAX_TEST_ID]}-{_short_hash(case_id)}"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+
+
+def _named_ids(callspec: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - pytest's CallSpec2 is private
+    # One id for each parametrize call, in order; a call over several names has one id for all of them.
+    ids = list(getattr(callspec, "_idlist", ()))
+    names = list(getattr(callspec, "params", {}))
+    if len(ids) == len(names):
+        yield from zip(names, ids, strict=True)
+
+
+def _golden_marker(definition: pytest.Item) -> pytest.Mark | None:
+    own = [marker for marker in definition.own_markers if marker.name == "golden"]
+    if len(own) > 1:
+        msg = f"{definition.nodeid} has {len(own)} golden markers; give all sources to one: @pytest.mark.golden('a.yaml', 'b.yaml')"
+        raise pytest.Collector.CollectError(msg)
+    return definition.get_closest_marker("golden")
+
+
+def _marker_options(marker: pytest.Mark, definition: pytest.Item) -> dict[str, Any]:
+    unknown = sorted(set(marker.kwargs) - set(MARKER_OPTIONS))
+    if unknown:
+        msg = f"{definition.nodeid}: golden() does not know {', '.join(unknown)}; it takes {', '.join(MARKER_OPTIONS)}"
+        raise pytest.Collector.CollectError(msg)
+    options = {name: marker.kwargs.get(name) for name in MARKER_OPTIONS}
+    problem = _problem(marker, options)
+    if problem is not None:
+        msg = f"{definition.nodeid}: {problem}"
+        raise pytest.Collector.CollectError(msg)
+    return options
+
+
+def _problem(marker: pytest.Mark, options: dict[str, Any]) -> str | None:
+    if not marker.args:
+        return "golden() names no source; give a file, a glob, a callable or a list: @pytest.mark.golden('cases.yaml')"
+    for name in ("input", "expected", "id", "split"):
+        if not (options[name] is None or (isinstance(options[name], str) and options[name])):
+            return f"golden({name}={options[name]!r}) is no field name; give the name of the field that holds the {name}, as text"
+    if options["where"] is not None and not callable(options["where"]):
+        return f"golden(where={options['where']!r}) is not callable; give a function of a case: where=lambda case: 'refunds' in case.tags"
+    limit = options["limit"]
+    if not (limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1)):
+        return f"golden(limit={limit!r}) is not a whole number of at least 1"
+    return None
+
+
+def _identity(value: object) -> object:
+    # Text, paths and numbers are the same source when equal; anything else only when it is the same object.
+    return value if isinstance(value, (str, int)) or value is None else f"{type(value).__name__}:{id(value)}"

@@ -1,0 +1,33 @@
+"""The fixtures that golden tests ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_touchstone.judging.rubric import Judge
+    from pytest_touchstone.trial import Trial
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Trial:
+    """The trial of this test's golden case: set `.output`, then `.check(...)` it."""
+    from pytest_touchstone.plugin.trials import trial_of
+
+    trial = trial_of(request.node)
+    if trial is None:
+        msg = f"{request.node.nodeid} asks for the fixture `case` but is no golden test; add @pytest.mark.golden('cases.yaml')"
+        raise pytest.UsageError(msg)
+    return trial
+
+
+@pytest.fixture(scope="session")
+def judge() -> Callable[..., Judge]:
+    """The factory of judges, as `pytest_touchstone.judge`: `judge("Polite, and cites the 30-day window.")`."""
+    from pytest_touchstone.judging.rubric import judge as make_judge
+
+    return make_judge

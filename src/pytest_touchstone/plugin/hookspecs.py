@@ -1,0 +1,53 @@
+"""The hooks that a conftest or another plugin may implement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_touchstone.trial import Scorer, Trial
+
+
+def pytest_llm_scorers() -> Sequence[Scorer]:  # type: ignore[empty-body]
+    """Register scorers that tests name by text.
+
+    Called once in every process that runs golden tests, before the first trial. Return scorers, each with a name of its own
+    (`@scorer` gives one); all implementations are asked. A test then writes `case.check("house_style")`.
+    A name that is taken by another registered scorer stops the run with a usage error.
+
+    Example::
+
+        # conftest.py
+        from pytest_touchstone import scorer
+
+        @scorer(name="house_style")
+        def house_style(trial):
+            return "Dear customer" not in trial.output
+
+        def pytest_llm_scorers():
+            return [house_style]
+
+    Added in version 0.1.
+    """
+
+
+def pytest_llm_example(example: dict[str, Any], trial: Trial) -> bool | None:
+    """Change or drop a training example before it is exported.
+
+    Called with `--llm-export`, in the process that ran the trial, once for every trial that offers an example; never for
+    a holdout case. Change `example` in place: `prompt` and `completion` are lists of chat messages, `tools` a list of
+    tool definitions. Return False to drop it; the manifest then says so. Every implementation is called.
+    An example that is no longer valid afterwards stops the export with an error that names the case.
+
+    Example::
+
+        # conftest.py
+        def pytest_llm_example(example, trial):
+            if "internal" in trial.tags:
+                return False
+            example["prompt"].insert(0, {"role": "system", "content": "You are the support desk."})
+
+    Added in version 0.1.
+    """

@@ -1,0 +1,301 @@
+"""The controlling process: gathers every trial's record, and at the end writes, reports and decides the exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_touchstone.errors import ExportError, TouchstoneError
+from pytest_touchstone.plugin.collect import GoldenCollector
+from pytest_touchstone.plugin.options import read_settings, record_mode
+from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner
+from pytest_touchstone.plugin.window import BodyRunner
+from pytest_touchstone.recording.guard import PlaceholderKeys
+from pytest_touchstone.recording.recorder import Recorder
+from pytest_touchstone.report.model import summarize
+from pytest_touchstone.report.terminal import Line, from_pairs, judge_line, plain, summary_table
+from pytest_touchstone.settings import ExitStatus
+from pytest_touchstone.text import visible
+from pytest_touchstone.trial import TrialRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from pytest_touchstone.export.write import Manifest
+    from pytest_touchstone.settings import Settings
+
+RUNNER = "touchstone-trials"
+FOLDER = ".touchstone"
+
+
+def register(config: pytest.Config) -> None:
+    """Register what this process needs: the runner where tests run, the session where results are gathered."""
+    settings = read_settings(config)
+    is_worker = hasattr(config, "workerinput")
+    if settings.export is not None and not is_worker:
+        _check_export_folder(settings.export)
+    only_controls = not is_worker and config.getoption("dist", "no") != "no"
+    recorder = Recorder(
+        mode=settings.record,
+        journal_dir=config.rootpath / FOLDER / "journals",
+        rootdir=config.rootpath,
+        allow_hosts=settings.allow_hosts,
+        environ=os.environ,
+    )
+    if not only_controls:
+        collector = GoldenCollector(settings)
+        config.pluginmanager.register(collector, "touchstone-collect")
+        config.pluginmanager.register(TrialRunner(config, settings, recorder, collector), RUNNER)
+        config.pluginmanager.register(BodyRunner(), "touchstone-bodies")
+    if not is_worker:
+        config.pluginmanager.register(RunSession(config, settings, recorder), "touchstone-session")
+
+
+def set_placeholder_keys(config: pytest.Config) -> None:
+    """In replay mode, set API keys that are absent until the run ends, so that clients can be built at import time."""
+    if record_mode(config, config.known_args_namespace) == "none":
+        keys = PlaceholderKeys()
+        keys.start()
+        config.add_cleanup(keys.stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrashLine:
+    """Where and why a trial failed, in the shape that pytest's short summary and junit read."""
+
+    path: str
+    lineno: int
+    message: str
+
+    def __str__(self) -> str:
+        """As pytest prints a location."""
+        return f"{self.path}:{self.lineno}: {self.message}"
+
+
+class TrialRepr:
+    """A failed trial as pytest prints it: the trial first, then pytest's own representation of the user's frames, if any."""
+
+    def __init__(self, block: Iterable[Line], reprcrash: CrashLine, inner: Any) -> None:  # noqa: ANN401 - pytest's are private
+        self.block = list(block)
+        self.reprcrash = reprcrash
+        self.inner = inner
+
+    def toterminal(self, tw: Any) -> None:  # noqa: ANN401 - pytest's TerminalWriter
+        """Write the block with its styles."""
+        write_lines(tw, self.block)
+        if self.inner is not None:
+            tw.line("")
+            if hasattr(self.inner, "toterminal"):
+                self.inner.toterminal(tw)
+            else:
+                tw.line(str(self.inner))
+
+    def __str__(self) -> str:
+        """The same without styles, for junit and other reports."""
+        return plain(self.block) + ("" if self.inner is None else f"\n\n{self.inner}")
+
+
+def write_lines(tw: Any, lines: Iterable[Line]) -> None:  # noqa: ANN401 - as above
+    """Write styled lines to a pytest TerminalWriter."""
+    for style, text in lines:
+        markup = "light" if style == "dim" else style
+        tw.line(text, **({markup: True} if markup else {}))
+
+
+class RunSession:
+    """Every trial of the run, accounted for."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder) -> None:
+        self.config = config
+        self.settings = settings
+        self.recorder = recorder
+        self.planned: dict[str, TrialRecord] = {}
+        self.records: dict[str, TrialRecord] = {}
+        self.holdout: set[str] = set()
+        self.expected_failures = 0
+        self.plain_failures = 0
+        self.unscored: list[pytest.TestReport] = []
+        self.notes: list[Line] = []
+
+    def pytest_report_header(self) -> str:
+        """Say how this run gets its answers."""
+        judge = self.settings.judge.model or "none"
+        return f"touchstone: recordings {self.settings.record}, judge {judge}"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Gather the trial on the report, and give the report the representation that terminal and junit show."""
+        self._take_plan(getattr(report, "touchstone_plan", None))
+        data: dict[str, Any] | None = getattr(report, "touchstone", None)
+        if str(report.outcome) == "rerun":  # set by pytest-rerunfailures: another attempt follows, and that one counts
+            return
+        if data is None:
+            self._take_plain(report)
+            return
+        record = TrialRecord.from_dict(data["record"])
+        self.records[record.nodeid] = record
+        self.expected_failures += bool(data.get("expected")) and record.outcome != "passed"
+        if report.failed:
+            if record.outcome == "unscored":
+                self.unscored.append(report)
+            elif record.outcome != "error":
+                self.plain_failures += 1
+            if "block" in data:
+                report.longrepr = _representation(data, report.longrepr)  # type: ignore[assignment]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, Any] | None:
+        """Tell errors and unscored trials from failures."""
+        data: dict[str, Any] | None = getattr(report, "touchstone", None)
+        if data is None or not report.failed:
+            return None
+        if data["record"]["outcome"] == "error":
+            return "error", "E", "ERROR"
+        if data["record"]["outcome"] == "unscored":
+            return "unscored", "U", ("UNSCORED", {"yellow": True})
+        return None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Account for what did not run, store the recordings, export, and set the exit status."""
+        if self.config.getoption("collectonly"):
+            return
+        runner = self.config.pluginmanager.get_plugin(RUNNER)
+        self._take_plan(runner.plan if isinstance(runner, TrialRunner) else None)
+        self._account_for_the_rest(_why_stopped(session, exitstatus))
+        failed = self._step("recordings", self._merge_recordings)
+        if self.settings.export is not None:
+            failed |= self._step("export", self._export)
+        if failed and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        elif session.exitstatus == pytest.ExitCode.TESTS_FAILED and not self.plain_failures:
+            session.exitstatus = self._status_without_failures()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print unscored trials as pytest prints failures, then the table."""
+        if self.config.getoption("collectonly") or not self.planned:
+            return
+        self._print_unscored(terminalreporter)
+        suites = summarize(self.in_order())
+        terminalreporter.write_sep("=", "golden cases")
+        judged = judge_line(suites)
+        table = summary_table(suites, all_tags=self.config.get_verbosity() > 0)
+        write_lines(terminalreporter, [*table, *([judged] if judged else []), *self._expected_note(), *self.notes])
+
+    def in_order(self) -> list[TrialRecord]:
+        """Every planned trial's record, in the order of collection."""
+        return [self.records.get(nodeid, planned) for nodeid, planned in self.planned.items()]
+
+    def _take_plan(self, plan: dict[str, Any] | None) -> None:
+        if plan is not None:
+            for data in plan["trials"]:
+                self.planned.setdefault(data["nodeid"], TrialRecord.from_dict(data))
+            self.holdout.update(plan["holdout"])
+
+    def _take_plain(self, report: pytest.TestReport) -> None:
+        if not report.failed:
+            return
+        planned = self.planned.get(report.nodeid)
+        if planned is not None and report.when not in {"setup", "call", "teardown"}:
+            # pytest-xdist reports a worker that died by a report of its own.
+            reason = str(report.longrepr).splitlines()[0]
+            self.records[report.nodeid] = dataclasses.replace(planned, outcome="error", reason=reason)
+        else:
+            self.plain_failures += 1
+
+    def _account_for_the_rest(self, reason: str) -> None:
+        for nodeid, planned in self.planned.items():
+            self.records.setdefault(nodeid, dataclasses.replace(planned, reason=reason))
+
+    def _step(self, name: str, step: Any) -> bool:  # noqa: ANN401 - a method of this class
+        try:
+            step()
+        except (TouchstoneError, OSError) as error:
+            self.notes += [Line("red", f"{name}: {visible(self.recorder.redact(line))}") for line in str(error).splitlines()]
+            return True
+        return False
+
+    def _merge_recordings(self) -> None:
+        report = self.recorder.merge()
+        _keep_out_of_git(self.config.rootpath / FOLDER)
+        self.notes += [Line("red" if line.startswith("not stored") else "", f"recordings: {visible(line)}") for line in report.lines()]
+
+    def _export(self) -> None:
+        from pytest_touchstone.export.write import Offer, write_export
+
+        assert self.settings.export is not None
+        raised = [
+            f"case {record.case_id!r}: {record.example_reason}"
+            for record in self.in_order()
+            if record.example_reason.startswith(HOOK_RAISED)
+        ]
+        if raised:
+            raise ExportError("\n".join(raised))
+        manifest = write_export(
+            self.settings.export,
+            offers=[Offer.of(record) for record in self.in_order()],
+            holdout=self.holdout,
+            run={"record": self.settings.record, "judge": self.settings.judge.model},
+            redact=self.recorder.redact,
+        )
+        self.notes += [Line("", f"export: {line}") for line in _export_lines(manifest, self.settings.export)]
+
+    def _status_without_failures(self) -> int:
+        outcomes = {record.outcome for record in self.records.values()}
+        if "error" in outcomes:
+            return ExitStatus.ERRORS
+        return ExitStatus.UNSCORED if "unscored" in outcomes else pytest.ExitCode.TESTS_FAILED
+
+    def _print_unscored(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.unscored or self.config.getoption("tbstyle") == "no":
+            return
+        terminalreporter.write_sep("=", "UNSCORED")
+        for report in self.unscored:
+            terminalreporter.write_sep("_", report.head_line or report.nodeid, yellow=True, bold=True)
+            report.toterminal(terminalreporter._tw)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as pytest prints failures
+
+    def _expected_note(self) -> list[Line]:
+        count = self.expected_failures
+        return [Line("", f"{count} of them expected to fail (xfail)")] if count else []
+
+
+def _representation(data: dict[str, Any], longrepr: object) -> TrialRepr:
+    block = from_pairs(data["block"])
+    path, lineno, message = data["crash"]
+    # The text alone says nothing that the block does not.
+    inner = None if longrepr == plain(block) else longrepr
+    return TrialRepr(block, CrashLine(path=path, lineno=lineno, message=message), inner)
+
+
+def _check_export_folder(folder: Path) -> None:
+    from pytest_touchstone.export.write import check_folder
+
+    try:
+        check_folder(folder)
+    except ExportError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _export_lines(manifest: Manifest, folder: Path) -> Iterator[str]:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in manifest.by_kind.items())
+    yield f"{manifest.written} examples written to {folder}" + (f" ({kinds})" if kinds else "")
+    reasons = ", ".join(f"{count} {visible(reason)}" for reason, count in manifest.left_out_by_reason.items())
+    yield f"{manifest.left_out} trials left out" + (f" ({reasons})" if reasons else "")
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    """What this folder holds serves one checkout only, so it ignores itself, as pytest's cache does."""
+    if folder.is_dir() and not (folder / ".gitignore").exists():
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
+def _why_stopped(session: pytest.Session, exitstatus: int) -> str:
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        return "the run was interrupted"
+    why = session.shouldfail or session.shouldstop
+    return f"the run stopped early: {why}" if isinstance(why, str) else "the run ended before it"

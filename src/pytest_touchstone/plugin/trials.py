@@ -1,0 +1,314 @@
+"""Runs golden tests: gives each its trial, owns its model calls, and puts the finished record on its report.
+
+Registered in every process that runs tests: pytest itself, or each pytest-xdist worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_touchstone.errors import CheckFailed, RecordingError, RecordingMiss
+from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerprint, suite_of
+from pytest_touchstone.plugin.outcome import outcome_of, reason_of
+from pytest_touchstone.plugin.tracebacks import error_repr, make_visible
+from pytest_touchstone.recording.recorder import Owner
+from pytest_touchstone.report.terminal import Line, as_pairs, plain, trial_block
+from pytest_touchstone.text import visible
+from pytest_touchstone.trial import Trial, TrialRecord, raise_unless_passed, scorer_name
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+
+    from pytest_touchstone.cases import Case
+    from pytest_touchstone.recording.recorder import Recorder
+    from pytest_touchstone.settings import Settings
+    from pytest_touchstone.trial import Call, Outcome, Scorer
+
+MAX_OUTPUT = 100_000
+HOOK_RAISED = "a pytest_llm_example hook raised"
+CONVERSATION = ("prompt", "completion", "tools")
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A golden test while it runs."""
+
+    trial: Trial
+    owner: Owner
+    in_body: bool = False
+    disowned: RecordingError | None = None
+    failed_subtests: int = 0
+    body_s: float | None = None
+    record: TrialRecord | None = None
+
+
+RUNNING = pytest.StashKey[Running]()
+
+
+def trial_of(item: pytest.Item) -> Trial | None:
+    """The trial of the golden test that runs, None for any other test."""
+    running = item.stash.get(RUNNING, None)
+    return None if running is None else running.trial
+
+
+class TrialRunner:
+    """The hooks around golden tests."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder, collector: GoldenCollector) -> None:
+        self.config = config
+        self.collector = collector
+        self.settings = settings
+        self.recorder = recorder
+        self.registry: Mapping[str, Scorer] = {}
+        self.plan: dict[str, Any] | None = None
+        self._starting: pytest.Item | None = None
+
+    def pytest_sessionstart(self) -> None:
+        """Take over the network and collect the registered scorers, before any test module is imported."""
+        self.registry = _registered_scorers(self.config)
+        self.recorder.start()
+
+    def pytest_unconfigure(self) -> None:
+        """Give everything back."""
+        self.recorder.stop()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which trials this run is to hold, so that none can go missing."""
+        trials = [self._planned(item, case).to_dict() for item in session.items if (case := case_of(item)) is not None]
+        self.plan = {"trials": trials, "holdout": self.collector.holdout_fingerprints()}
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        """Start a fresh trial; a rerun of the same test is another one."""
+        case = case_of(item)
+        if case is not None:
+            item.stash[RUNNING] = self._start(item, case)
+            self._starting = item
+        try:
+            with self._owned(item):
+                yield
+        finally:
+            self._starting = None
+
+    @pytest.hookimpl(specname="pytest_runtest_setup", tryfirst=True)
+    def pytest_refuse_broken_recordings(self, item: pytest.Item) -> None:
+        """Stop a trial whose recordings cannot be used; not in the wrapper above, since other plugins' wrappers must see their setup."""
+        running = item.stash.get(RUNNING, None)
+        if running is not None and running.disowned is not None:
+            raise running.disowned
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """Own what the body asks."""
+        with self._owned(item):
+            yield
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
+        """Own what function-scoped fixtures ask while they clean up."""
+        with self._owned(item):
+            yield
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+        """Keep the calls of fixtures that many tests share out of the trial that happens to come first."""
+        if fixturedef.scope == "function" or self._starting is None:
+            return (yield)
+        owner = Owner(module=self._starting.path, test=f"fixture:{fixturedef.argname}", trial=1, on_call=_ignore, on_miss=_ignore)
+        with self.recorder.own(owner):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        """Time the body and hold it to what its trial saw: a swallowed miss or a missing verdict is no pass."""
+        running = pyfuncitem.stash.get(RUNNING, None)
+        if running is None:
+            return (yield)
+        __tracebackhide__ = True
+        running.in_body = True
+        started = time.perf_counter()
+        try:
+            result = yield
+        except Exception as error:
+            if running.trial.misses:
+                raise RecordingMiss(running.trial.misses[0]) from error
+            raise
+        finally:
+            running.in_body = False
+            running.body_s = time.perf_counter() - started
+        if running.trial.misses:
+            raise RecordingMiss(running.trial.misses[0])
+        raise_unless_passed([score for score in running.trial.scores if score.passed is None])
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Put the finished trial on the report, and show a failure as the trial, not as a traceback through this plugin."""
+        running = item.stash.get(RUNNING, None)
+        if running is None:
+            return self._with_plan((yield))
+        error = None if call.excinfo is None else call.excinfo.value
+        outcome = outcome_of(error)
+        final = call.when == "call" and not running.in_body
+        if final:
+            running.record = self._finish(item, running, error, outcome)
+            _set_properties(item, running.record)
+        report = yield
+        if report.failed and call.excinfo is not None and outcome == "error" and not self.config.getoption("fulltrace"):
+            report.longrepr = error_repr(call.excinfo, self.config)
+        if running.in_body:  # a subtest's own report, made while the body goes on
+            running.failed_subtests += report.failed
+            make_visible(report.longrepr)
+            return report
+        if call.when == "setup" and not report.passed:
+            running.record = self._finish(item, running, error, "error" if outcome != "not_run" else outcome)
+            final = True
+        if final and running.record is not None:
+            self._attach(report, running.trial, running.record, error)
+        return self._with_plan(report)
+
+    def _start(self, item: pytest.Item, case: Case) -> Running:
+        trial = Trial(case, judge_settings=self.settings.judge, registry=self.registry)
+        owner = Owner(
+            module=item.path,
+            test=item.nodeid.partition("::")[2],
+            trial=trial.number,
+            on_call=trial.add_call,
+            on_miss=trial.misses.append,
+        )
+        return Running(trial=trial, owner=owner)
+
+    def _planned(self, item: pytest.Item, case: Case) -> TrialRecord:
+        return TrialRecord(
+            nodeid=item.nodeid,
+            suite=suite_of(item),
+            case_id=case.id,
+            source=case.source,
+            content_hash=case.content_hash,
+            split=case.split,
+            tags=case.tags,
+            must_pass=case.must_pass,
+            outcome="not_run",
+            input_fingerprint="" if self.settings.export is None else fingerprint(case),
+        )
+
+    @contextlib.contextmanager
+    def _owned(self, item: pytest.Item) -> Generator[None]:
+        running = item.stash.get(RUNNING, None)
+        with contextlib.ExitStack() as stack:
+            if running is not None and running.disowned is None:
+                try:
+                    stack.enter_context(self.recorder.own(running.owner))
+                except RecordingError as error:
+                    running.disowned = error
+            yield
+
+    def _finish(self, item: pytest.Item, running: Running, error: BaseException | None, outcome: Outcome) -> TrialRecord:
+        trial = running.trial
+        reason = self._redact(reason_of(error))
+        if outcome == "passed" and running.failed_subtests:
+            outcome, reason = "failed", f"{running.failed_subtests} subtests failed"
+        record = dataclasses.replace(
+            self._planned(item, trial.case),
+            outcome=outcome,
+            reason=reason,
+            output=_output_text(trial),
+            scores=tuple(trial.scores),
+            calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls)),
+            duration_s=running.body_s,
+        )
+        return self._with_example(record, trial) if self.settings.export is not None else record
+
+    def _with_example(self, record: TrialRecord, trial: Trial) -> TrialRecord:
+        from pytest_touchstone.export.example import LeftOut
+        from pytest_touchstone.export.select import example_of
+
+        offer = example_of(trial, record.outcome, suite=record.suite)
+        if isinstance(offer, LeftOut):
+            return dataclasses.replace(record, example_reason=offer.reason)
+        offered = offer.to_dict()
+        example: dict[str, Any] = {name: offered[name] for name in CONVERSATION}
+        try:
+            kept = self.config.hook.pytest_llm_example(example=example, trial=trial)
+        except Exception as error:  # noqa: BLE001 - a hook's mistake stops the export, which names it, not the session
+            return dataclasses.replace(record, example_reason=f"{HOOK_RAISED} {type(error).__name__}: {error}")
+        if any(answer is False for answer in kept):
+            return dataclasses.replace(record, example_reason="dropped by a pytest_llm_example hook")
+        # The hook gets the conversation only, so that it cannot turn one case's example into another's.
+        return dataclasses.replace(record, example={**offered, **{name: example.get(name) for name in CONVERSATION}})
+
+    def _attach(self, report: pytest.TestReport, trial: Trial, record: TrialRecord, error: BaseException | None) -> None:
+        data: dict[str, Any] = {"record": record.to_dict()}
+        if report.failed:
+            make_visible(report.longrepr)
+            block = [Line(style, self._redact(text)) for style, text in trial_block(trial, full=self.config.get_verbosity() > 1)]
+            if isinstance(error, CheckFailed):
+                report.longrepr = plain(block)
+            data["block"] = as_pairs(block)
+            data["crash"] = [str(report.location[0]), (report.location[1] or 0) + 1, record.reason or record.outcome]
+        if hasattr(report, "wasxfail"):
+            data["expected"] = True
+        report.touchstone = data  # type: ignore[attr-defined]
+
+    def _with_plan(self, report: pytest.TestReport) -> pytest.TestReport:
+        # The controller of pytest-xdist collects nothing itself: the first report of each worker tells it what is planned.
+        if self.plan is not None:
+            report.touchstone_plan = self.plan  # type: ignore[attr-defined]
+            self.plan = None
+        return report
+
+    def _redact(self, text: str) -> str:
+        return self.recorder.redact(text)
+
+
+def _without_texts(call: Call) -> Call:
+    return dataclasses.replace(call, messages=(), tools=(), answer=None)
+
+
+def _output_text(trial: Trial) -> str | None:
+    if not trial.has_output:
+        return None
+    if isinstance(trial.output, str):
+        text = trial.output
+    else:
+        try:
+            text = json.dumps(trial.output, ensure_ascii=False, sort_keys=True)
+        except (TypeError, ValueError, RecursionError):
+            text = repr(trial.output)
+    return text[:MAX_OUTPUT].encode("utf-8", "backslashreplace").decode()
+
+
+def _set_properties(item: pytest.Item, record: TrialRecord) -> None:
+    own = [("llm_outcome", record.outcome), ("llm_case", record.case_id), ("llm_split", record.split)]
+    if record.reason:
+        own.append(("llm_reason", record.reason))
+    for score in record.scores:
+        value = "unscored" if score.value is None else f"{score.value:g}"
+        own.append((f"llm_score:{visible(score.name)}", value))
+    others = [pair for pair in item.user_properties if not str(pair[0]).startswith("llm_")]
+    item.user_properties[:] = [*others, *((name, visible(value)) for name, value in own)]
+
+
+def _registered_scorers(config: pytest.Config) -> dict[str, Scorer]:
+    registry: dict[str, Scorer] = {}
+    for scorers in config.hook.pytest_llm_scorers():
+        for scorer in scorers:
+            name = scorer_name(scorer)
+            if registry.setdefault(name, scorer) is not scorer:
+                msg = f"two hooks pytest_llm_scorers register a scorer named {name!r}; rename one with @scorer(name=...)"
+                raise pytest.UsageError(msg)
+    return registry
+
+
+def _ignore(_: object) -> None:
+    return None

@@ -1,0 +1,430 @@
+"""The recorder: what becomes of every HTTP request that a trial makes, in each recording mode."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import heapq
+import shlex
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from pytest_touchstone.errors import RecordingError, RecordingMiss
+from pytest_touchstone.recording.body import decode_body, encode_body, is_event_stream
+from pytest_touchstone.recording.guard import NetworkGuard, PlaceholderKeys
+from pytest_touchstone.recording.journal import Journal, MergeReport, merge_journals, read_free_journals, refusal_line
+from pytest_touchstone.recording.key import Asked, WireRequest, ask, redact_query
+from pytest_touchstone.recording.library import Library
+from pytest_touchstone.recording.redact import REDACTED, Redactor
+from pytest_touchstone.recording.store import Entry, encode_entry, kept_headers
+from pytest_touchstone.recording.threads import ThreadCarrier
+from pytest_touchstone.recording.transport import Stored, TransportHooks
+from pytest_touchstone.recording.usage import price
+from pytest_touchstone.recording.wire import answer_body, api_of, is_terminal, read_call, transient_error
+from pytest_touchstone.trial import asking_as, current_role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from pytest_touchstone.settings import RecordMode
+    from pytest_touchstone.trial import Call, Role
+
+__all__ = ["MergeReport", "Owner", "Recorder"]
+
+# Answers that say "not now" or "not you": the retry's answer takes their place.
+NEVER_RECORDED = frozenset({401, 403, 408, 409, 429})
+
+_scope: contextvars.ContextVar[_Scope | None] = contextvars.ContextVar("touchstone_owner", default=None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Owner:
+    """Whose calls these are.
+
+    `module` is the absolute path of the test module, `test` the node id without the module (`test_refunds[late-return]`), `trial` counts
+    from 1. `on_call` is told of every finished call, live or replayed, in the thread that made it; `on_miss` of the message of every
+    request that no recording answers, because code under test may swallow the error.
+    """
+
+    module: Path
+    test: str
+    trial: int
+    on_call: Callable[[Call], None]
+    on_miss: Callable[[str], None]
+
+
+class Recorder:
+    """Records and replays the HTTP requests of trials, in one process.
+
+    Every request made through httpx, httpx2 or an SDK's aiohttp transport inside `own` belongs to that owner:
+
+    - `none`: answered from recordings. Without one, RecordingMiss is raised, unless the host is in `allow_hosts`. No key is needed, and
+      connections beyond loopback and `allow_hosts` are blocked for the whole process.
+    - `missing`: answered from recordings, else live and recorded.
+    - `all`: live and recorded anew.
+    - `off`: live, nothing is stored.
+
+    Recordings are looked up as they were when the session began, with what killed sessions left behind: answers recorded in this session
+    are not reused, so each trial gets its own. The n-th identical request of a trial gets the n-th answer; numbers are given when requests
+    start, and an answer that is not recorded (401, 403, 408, 409, 429, 5xx, a broken connection) gives its number back, for the retry.
+    Identical requests that run at the same time in several threads may so swap their answers, and nothing else.
+    """
+
+    def __init__(
+        self, *, mode: RecordMode, journal_dir: Path, rootdir: Path, allow_hosts: tuple[str, ...] = (), environ: Mapping[str, str]
+    ) -> None:
+        """Touch nothing yet; `environ` is where secrets are learnt from."""
+        self.mode: RecordMode = mode
+        self.redactor = Redactor(environ)
+        self._rootdir = rootdir.resolve()
+        self._journal_dir = journal_dir
+        self._began = _now()
+        self._journal = Journal(journal_dir)
+        self._library = Library(self._rootdir)
+        self._guard = NetworkGuard(allow_hosts)
+        self._keys = PlaceholderKeys()
+        self._hooks = TransportHooks(self)
+        self._place = functools.cache(self._find_place)
+        self._threads = ThreadCarrier(self._capture)
+        self._numbers: weakref.WeakKeyDictionary[Owner, _Numbers] = weakref.WeakKeyDictionary()
+        self._active = False
+        self._refused: list[str] = []
+
+    def start(self) -> None:
+        """Hook the transports and threads; in `none`, set placeholder keys and block the network."""
+        if self._active:
+            return
+        self._active = True
+        if self.mode in {"none", "missing"}:
+            self._library = Library(self._rootdir, read_free_journals(self._journal_dir, redactor=self.redactor))
+        if self.mode == "none":
+            self._keys.start()
+            self._guard.start()
+        self._threads.start()
+        self._hooks.start()
+
+    def stop(self) -> None:
+        """Undo what `start` did, and let go of the journal, so that it can be merged."""
+        if not self._active:
+            return
+        self._active = False
+        self._hooks.stop()
+        self._threads.stop()
+        self._guard.stop()
+        self._keys.stop()
+        self._journal.close()
+
+    @contextlib.contextmanager
+    def own(self, owner: Owner) -> Generator[None]:
+        """Inside, and in threads and tasks started inside, HTTP requests are the owner's.
+
+        An owner that is entered again goes on counting its requests where it stopped.
+
+        Raises:
+            RecordingError: the recordings of its module cannot be used.
+        """
+        self._hooks.catch_up()
+        token = _scope.set(self._scope_of(owner))
+        try:
+            yield
+        finally:
+            _scope.reset(token)
+
+    def merge(self) -> MergeReport:
+        """Move every journal that nobody writes any more, this process's own included, into the recording files.
+
+        To be called once, at the end of a session, by its only or controlling process. In `none` and `off` nothing is written.
+        """
+        self._journal.close()
+        if self.mode in {"none", "off"}:
+            return MergeReport()
+        report = merge_journals(self._journal_dir, rootdir=self._rootdir, redactor=self.redactor, started=self._began)
+        unwritten = tuple(message for message in self._refused if message not in report.refused)
+        self._refused.clear()
+        return MergeReport(written=report.written, salvaged=report.salvaged, refused=report.refused + unwritten, notes=report.notes)
+
+    def redact(self, text: str) -> str:
+        """The text with every secret that the recorder knows of replaced, for reports and exports."""
+        return self.redactor.redact(text)
+
+    # What the transport hook asks
+
+    def owned(self) -> bool:
+        """Whether the current request has an owner here."""
+        scope = _scope.get()
+        return self._active and scope is not None and scope.recorder is self
+
+    def check_unowned(self, url: str) -> None:
+        """Block a request without an owner in `none` before a client wraps the error; elsewhere it is nobody's business."""
+        if self._active and self.mode == "none" and _scope.get() is None:
+            parts = urlsplit(url)
+            self._guard.check(parts.hostname, parts.port)
+
+    def begin(self, request: WireRequest) -> Exchange:
+        """Decide where the answer of an owned request comes from.
+
+        Raises:
+            RecordingMiss: in `none`, no recording answers it.
+        """
+        scope = cast("_Scope", _scope.get())
+        asked = ask(request, self.redactor)
+        occurrence = scope.numbers.take(asked.key)
+        entry = self._recorded(scope, asked, occurrence)
+        if entry is None and self.mode == "none" and not self._guard.names(asked.host):
+            scope.numbers.give_back(asked.key, occurrence)
+            owner = scope.owner
+            message = self.redact(self._library.explain_miss(scope.module, asked, owner.test, owner.trial, occurrence))
+            owner.on_miss(message)
+            raise RecordingMiss(message)
+        exchange = Exchange(recorder=self, scope=scope, asked=asked, url=request.url, occurrence=occurrence)
+        if entry is not None:
+            exchange.replay(entry)
+        return exchange
+
+    def store(self, entry: Entry, url: str) -> None:
+        """Append a call to the journal, unless it would take a secret along."""
+        line = encode_entry(entry)
+        if self.redactor.leaks(line):
+            self.refuse(f"a call of {self.redact(entry.test)} to {url}: its line would hold a secret")
+            return
+        self._write(line)
+
+    def refuse(self, message: str) -> None:
+        """Note why a call is not stored; the session's report says so."""
+        self._refused.append(message)
+        self._write(refusal_line(message))
+
+    def _write(self, line: str) -> None:
+        try:
+            self._journal.write(line)
+        except OSError as error:
+            self._refused.append(f"the journal in {self._journal_dir} cannot be written ({error}); make room or check its permissions")
+
+    def _recorded(self, scope: _Scope, asked: Asked, occurrence: int) -> Entry | None:
+        if self.mode not in {"none", "missing"}:
+            return None
+        return self._library.find(scope.module, asked.key, scope.owner.test, scope.owner.trial, occurrence)
+
+    def _scope_of(self, owner: Owner) -> _Scope:
+        module, relative = self._place(owner.module)
+        numbers = self._numbers.setdefault(owner, _Numbers())
+        return _Scope(recorder=self, owner=owner, module=module, relative=relative, numbers=numbers)
+
+    def _find_place(self, path: Path) -> tuple[Path, str]:
+        """The resolved path of a test module, and the one relative to the rootdir; its recordings are read on the way."""
+        module = path.resolve()
+        if self.mode == "off":
+            return module, ""
+        if not module.is_relative_to(self._rootdir):
+            msg = f"{module} is outside the rootdir {self._rootdir}, so its calls cannot be recorded; choose a --rootdir that holds it"
+            raise RecordingError(msg)
+        self._library.load(module)
+        return module, module.relative_to(self._rootdir).as_posix()
+
+    def _capture(self) -> Callable[[], AbstractContextManager[None]] | None:
+        scope, role = _scope.get(), current_role()
+        # Where threads inherit the context by themselves, a pool's thread must forget whose it was.
+        if scope is None and not getattr(sys.flags, "thread_inherit_context", False):
+            return None
+        return lambda: _inside(scope, role)
+
+
+@contextlib.contextmanager
+def _inside(scope: _Scope | None, role: Role) -> Generator[None]:
+    token = _scope.set(scope)
+    try:
+        with asking_as(role):
+            yield
+    finally:
+        _scope.reset(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scope:
+    """What travels in the context: the owner, its module (resolved, and relative to the rootdir), and its requests so far."""
+
+    recorder: Recorder
+    owner: Owner
+    module: Path
+    relative: str
+    numbers: _Numbers
+
+
+class _Numbers:
+    """Which occurrence numbers of each request are taken."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: dict[str, int] = {}
+        self._free: dict[str, list[int]] = {}
+
+    def take(self, key: str) -> int:
+        with self._lock:
+            if free := self._free.get(key):
+                return heapq.heappop(free)
+            self._taken[key] = self._taken.get(key, 0) + 1
+            return self._taken[key]
+
+    def give_back(self, key: str, occurrence: int) -> None:
+        with self._lock:
+            heapq.heappush(self._free.setdefault(key, []), occurrence)
+
+
+class Exchange:
+    """One request of an owner and its answer, from the first byte to the call that is told."""
+
+    def __init__(self, *, recorder: Recorder, scope: _Scope, asked: Asked, url: str, occurrence: int) -> None:
+        """Start the clock."""
+        self.stored: Stored | None = None
+        self._recorder = recorder
+        self._scope = scope
+        self._asked = asked
+        self._url = url
+        self._occurrence = occurrence
+        self._role: Role = current_role()
+        self._started = time.perf_counter()
+        self._status: int | None = None
+        self._headers: dict[str, str] = {}
+        self._chunks: list[bytes] = []
+        self._unended = b""
+        self._streams = False
+        self._done = False
+
+    def replay(self, entry: Entry) -> None:
+        """Answer with a recording."""
+        content = decode_body(entry.body)
+        truncated = self._truncated if entry.incomplete else None
+        self.stored = Stored(status=entry.status, headers=entry.headers, content=content, truncated=truncated)
+        self._done = True
+        self._tell(entry.status, entry.body, latency_s=entry.latency_s, cost=(entry.cost_usd, entry.cost_reason), replayed=True)
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head of a live answer is there."""
+        self._status = status
+        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._streams = is_event_stream(self._headers.get("content-type", ""))
+
+    def feed(self, chunk: bytes) -> None:
+        """A chunk of the live body is there, unpacked; an answer is stored at its last event, before the app sees it."""
+        if self._done:
+            return
+        self._chunks.append(chunk)
+        if self._streams:
+            *events, self._unended = (self._unended + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
+            if any(is_terminal(event) for event in events):
+                self._finish(incomplete=False)
+
+    def end(self) -> None:
+        """The live body ended as it should."""
+        if not self._done:
+            self._finish(incomplete=False)
+
+    def close(self) -> None:
+        """The app closed the answer: a stream is stored as far as it was read, anything else is not stored."""
+        if self._done:
+            return
+        if self._streams and self._chunks:
+            self._finish(incomplete=True)
+        else:
+            self._abandon("the app closed the answer before it was read")
+
+    def fail(self, error: BaseException) -> None:
+        """The connection broke, or the app gave up waiting."""
+        if not self._done:
+            self._abandon(f"{type(error).__name__}: {error}")
+
+    def _abandon(self, error: str) -> None:
+        self._done = True
+        self._scope.numbers.give_back(self._asked.key, self._occurrence)
+        cost = (None, "there is no answer")
+        self._tell(self._status, None, latency_s=time.perf_counter() - self._started, cost=cost, replayed=False, error=error)
+
+    def _finish(self, *, incomplete: bool) -> None:
+        self._done = True
+        latency_s = round(time.perf_counter() - self._started, 6)
+        status = cast("int", self._status)
+        recorder = self._recorder
+        stores = recorder.mode in {"missing", "all"} and status not in NEVER_RECORDED and 200 <= status < 500
+        try:
+            body = encode_body(b"".join(self._chunks), self._headers.get("content-type", ""), recorder.redactor)
+        except RecordingError as error:
+            if stores:
+                recorder.refuse(f"a call of {recorder.redact(self._scope.owner.test)} to {self._asked.url}: {error}")
+            body, stores = {"text": REDACTED}, False
+        cost = self._cost(status, body)
+        if stores and not (self._streams and transient_error(body)):
+            recorder.store(self._entry(body, latency_s=latency_s, cost=cost, incomplete=incomplete), self._asked.url)
+        else:
+            self._scope.numbers.give_back(self._asked.key, self._occurrence)
+        self._tell(status, body, latency_s=latency_s, cost=cost, replayed=False)
+
+    def _entry(self, body: dict[str, Any], *, latency_s: float, cost: tuple[float | None, str], incomplete: bool) -> Entry:
+        headers = {name: self._recorder.redact(redact_query(value)) for name, value in kept_headers(self._headers).items()}
+        return Entry(
+            key=self._asked.key,
+            test=self._scope.owner.test,
+            trial=self._scope.owner.trial,
+            occurrence=self._occurrence,
+            at=_now(),
+            request=self._asked.stored(),
+            status=cast("int", self._status),
+            headers=headers,
+            body=body,
+            incomplete=incomplete,
+            latency_s=latency_s,
+            cost_usd=cost[0],
+            cost_reason=cost[1],
+            module=self._scope.relative,
+        )
+
+    def _cost(self, status: int, body: Mapping[str, Any]) -> tuple[float | None, str]:
+        api = api_of(self._asked)
+        if api is None:
+            return None, ""
+        if status != 200:
+            return None, f"the provider answered with status {status}"
+        answer = answer_body(api, body)
+        model = cast("dict[str, Any]", self._asked.json).get("model")
+        return price(api, url=self._asked.url, host=self._asked.host, answer=answer, model=model if isinstance(model, str) else "")
+
+    def _tell(
+        self,
+        status: int | None,
+        body: Mapping[str, Any] | None,
+        *,
+        latency_s: float | None,
+        cost: tuple[float | None, str],
+        replayed: bool,
+        error: str | None = None,
+    ) -> None:
+        api = api_of(self._asked)
+        if api is None:
+            return
+        text = None if error is None else self._recorder.redact(error)
+        call = read_call(
+            self._asked, api=api, role=self._role, status=status, body=body, latency_s=latency_s, cost=cost, replayed=replayed, error=text
+        )
+        self._scope.owner.on_call(call)
+
+    def _truncated(self) -> RecordingMiss:
+        owner = self._scope.owner
+        node = f"{self._scope.relative}::{owner.test}"
+        message = (
+            f"{node} reads on where the app had closed the stream when it was recorded "
+            f"({self._asked.method} {self._asked.url}); record it again: pytest --llm-eval --llm-record all {shlex.quote(node)}"
+        )
+        owner.on_miss(message)
+        return RecordingMiss(message)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,145 @@
+"""`--llm-export` end to end: what is written, what is left out, and that no holdout case gets through."""
+
+from __future__ import annotations
+
+import json
+
+import anthropic  # noqa: F401 - as openai
+import httpcore2  # noqa: F401 - as openai
+import openai  # noqa: F401 - kept across the sessions inside this process, which forget what they import themselves
+import pytest
+from providers import FakeProvider, Reply
+
+CASES = """
+cases:
+  - {id: wrong, input: What is the capital of France?, expected: Paris, split: train, tags: [geo]}
+  - {id: right, input: What is the capital of Italy?, expected: Rome, split: train}
+  - {id: held, input: What is the capital of Spain?, expected: Madrid, split: holdout}
+  - {id: twin, input: what is the  capital of SPAIN?, expected: Madrid, split: train}
+  - {id: broken, input: boom, expected: x, split: train}
+  - {id: judged, input: Say something nice., rubric: nice, split: train}
+"""
+
+TEST = """
+import openai
+import pytest
+from pytest_touchstone import exact_match
+
+client = openai.OpenAI()
+
+@pytest.mark.golden("cases.yaml")
+def test_it(case):
+    if case.id == "broken":
+        raise OSError("the app is broken")
+    messages = [{"role": "system", "content": "Answer in one word."}, {"role": "user", "content": case.input}]
+    case.output = client.chat.completions.create(model="gpt-test", messages=messages).choices[0].message.content
+    if case.expected is None:
+        assert "nice" in case.output
+    else:
+        case.check(exact_match())
+"""
+
+
+@pytest.fixture
+def project(pytester, monkeypatch):
+    (pytester.path / "cases.yaml").write_text(CASES, encoding="utf-8")
+    pytester.makepyfile(test_suite=TEST)
+    with FakeProvider(Reply(text="Rome")) as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.openai_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789abcdef")
+        yield pytester
+
+
+def exported(pytester):
+    lines = (pytester.path / "training" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], json.loads((pytester.path / "training" / "manifest.json").read_text(encoding="utf-8"))
+
+
+def test_failures_with_a_target_and_passing_cases_are_written(project, runner):
+    result = runner.run("--llm-eval", "--llm-export", "training")
+    rows, manifest = exported(project)
+    system = {"role": "system", "content": "Answer in one word."}
+    prompts = {row["prompt"][-1]["content"]: row for row in rows}
+    assert set(prompts) == {"What is the capital of France?", "What is the capital of Italy?"}
+    assert prompts["What is the capital of France?"]["prompt"][0] == system
+    assert prompts["What is the capital of France?"]["completion"] == [{"role": "assistant", "content": "Paris"}]
+    assert prompts["What is the capital of Italy?"]["completion"] == [{"role": "assistant", "content": "Rome"}]
+    assert (manifest["trials"], manifest["written"], manifest["left_out"]) == (6, 2, 4)
+    assert manifest["by_kind"] == {"fix": 1, "replay": 1}
+    reasons = {entry["case_id"]: entry["reason"] for entry in manifest["not_exported"]}
+    assert set(reasons) == {"held", "twin", "broken", "judged"}
+    assert reasons["held"] == "holdout"
+    assert reasons["twin"].startswith("leak")
+    assert reasons["broken"].startswith("error")
+    assert reasons["judged"].startswith("no verified target")
+    result.stdout.fnmatch_lines(["export: 2 examples written to *training (1 fix, 1 replay)", "export: 4 trials left out (*)"])
+    assert result.ret == 1
+
+
+@pytest.mark.parametrize("arguments", [["--llm-split", "train"], ["-k", "twin"], ["--llm-limit", "4", "--llm-split", "train"]])
+def test_a_holdout_case_that_is_not_selected_still_guards(project, runner, arguments):
+    runner.run("--llm-eval", "--llm-export", "training", *arguments)
+    for path in (project.path / "training").iterdir():
+        assert "spain" not in path.read_text(encoding="utf-8").lower()
+
+
+def test_a_hook_changes_and_drops_examples(project, runner):
+    project.makeconftest(
+        """
+        def pytest_llm_example(example, trial):
+            assert trial.split == "train"
+            if trial.id == "right":
+                return False
+            example["prompt"][0]["content"] = "Be brief."
+        """
+    )
+    runner.run("--llm-eval", "--llm-export", "training")
+    rows, manifest = exported(project)
+    assert [row["prompt"][0]["content"] for row in rows] == ["Be brief."]
+    reasons = {entry["case_id"]: entry["reason"] for entry in manifest["not_exported"]}
+    assert reasons["right"] == "dropped by a pytest_llm_example hook"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("raise KeyError('oops')", "export: case 'wrong': a pytest_llm_example hook raised KeyError: 'oops'"),
+        (
+            "example['completion'] = []",
+            "export: case 'wrong': the example cannot be exported: the completion must be exactly one assistant message",
+        ),
+        ("example.clear()", "export: case 'wrong': "),
+    ],
+)
+def test_a_hooks_mistake_stops_the_export_and_names_the_case(project, runner, line, message):
+    project.makeconftest(f"def pytest_llm_example(example, trial):\n    {line}\n")
+    result = runner.run("--llm-eval", "--llm-export", "training", "-k", "wrong")
+    assert message in result.stdout.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert not (project.path / "training" / "train.jsonl").exists()
+
+
+def test_a_hook_cannot_smuggle_a_holdout_case_in(project, runner):
+    project.makeconftest(
+        "def pytest_llm_example(example, trial):\n    example['prompt'][-1]['content'] = 'What is the capital of Spain?'\n"
+    )
+    runner.run("--llm-eval", "--llm-export", "training")
+    assert not (project.path / "training" / "train.jsonl").exists()
+    manifest = json.loads((project.path / "training" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["written"] == 0
+    assert manifest["left_out"] == 6
+
+
+def test_a_folder_that_cannot_be_used_is_told_before_anything_is_asked(project, runner):
+    (project.path / "training").write_text("a file", encoding="utf-8")
+    result = runner.run("--llm-eval", "--llm-export", "training")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "training" in result.stderr.str()
+    assert "golden cases" not in result.stdout.str()
+
+
+def test_what_did_not_run_is_in_the_manifest(project, runner):
+    runner.run("--llm-eval", "--llm-export", "training", "-x")
+    manifest = json.loads((project.path / "training" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["trials"] == 6
+    assert manifest["written"] + manifest["left_out"] == 6
