@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_touchstone import errors
-from pytest_touchstone.errors import CheckFailed, Fault, GoldenError, NetworkBlocked, RecordingMiss, TouchstoneError, Unscored
-from pytest_touchstone.trial import Score
+from pytest_touchstone.errors import Fault, GoldenError, NetworkBlocked, RecordingMiss, TouchstoneError
+from pytest_touchstone.trial import CheckFailed, Score, Unscored
 
 
 def test_a_fault_shows_what_is_known():

@@ -17,12 +17,12 @@ from test_judging_prompt import parsed
 
 from pytest_touchstone import judge
 from pytest_touchstone.cases import Case
-from pytest_touchstone.errors import CheckFailed, JudgeError, ScorerError, Unscored
+from pytest_touchstone.errors import JudgeError, ScorerError
 from pytest_touchstone.judging.asking import Clock
 from pytest_touchstone.judging.prompt import identity, system_prompt
 from pytest_touchstone.models.sdk import CLIENTS
 from pytest_touchstone.settings import JudgeSettings
-from pytest_touchstone.trial import Score, Trial, asks_model, current_role
+from pytest_touchstone.trial import CheckFailed, Score, Trial, Unscored, asks_model, current_role
 
 RUBRIC = "Cites the 30-day window."
 

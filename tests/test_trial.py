@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from scoring_samples import any_text, json_values, trial_of
 
 from pytest_touchstone.cases import Case
-from pytest_touchstone.errors import CheckFailed, JudgeError, NetworkBlocked, RecordingMiss, ScorerError, Unscored
+from pytest_touchstone.errors import JudgeError, NetworkBlocked, RecordingMiss, ScorerError
 from pytest_touchstone.trial import (
     Call,
+    CheckFailed,
     Score,
     Trial,
     TrialRecord,
+    Unscored,
     Usage,
     as_score,
     asking_as,

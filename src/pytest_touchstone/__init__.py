@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_touchstone.cases import Case, Message
-    from pytest_touchstone.errors import CheckFailed, Fault, GoldenError, TouchstoneError, Unscored
+    from pytest_touchstone.errors import Fault, GoldenError, TouchstoneError
     from pytest_touchstone.judging.rubric import judge
     from pytest_touchstone.scoring.exact import exact_match
     from pytest_touchstone.scoring.numeric import numeric_match
     from pytest_touchstone.scoring.scorer import scorer
     from pytest_touchstone.scoring.structured import json_match
     from pytest_touchstone.scoring.text import contains, regex_match
-    from pytest_touchstone.trial import Call, Score, Trial, Usage
+    from pytest_touchstone.trial import Call, CheckFailed, Score, Trial, Unscored, Usage
 
 __all__ = [
     "Call",
@@ -41,14 +41,14 @@ __all__ = [
 _HOMES = {
     "Call": "trial",
     "Case": "cases",
-    "CheckFailed": "errors",
+    "CheckFailed": "trial",
     "Fault": "errors",
     "GoldenError": "errors",
     "Message": "cases",
     "Score": "trial",
     "TouchstoneError": "errors",
     "Trial": "trial",
-    "Unscored": "errors",
+    "Unscored": "trial",
     "Usage": "trial",
     "contains": "scoring.text",
     "exact_match": "scoring.exact",

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_touchstone.trial import Score
-
 
 class TouchstoneError(Exception):
     """Base of every ordinary error that this package raises."""
@@ -72,19 +70,6 @@ class RecordingError(TouchstoneError):
 
 class ExportError(TouchstoneError):
     """An export would be wrong, so nothing was written."""
-
-
-class CheckFailed(AssertionError):
-    """At least one score of a `check` did not pass; `scores` holds all of that check's scores."""
-
-    def __init__(self, message: str, scores: Sequence[Score] = ()) -> None:
-        """Keep the scores beside the message."""
-        self.scores = tuple(scores)
-        super().__init__(message)
-
-
-class Unscored(CheckFailed):
-    """No score of a `check` failed, but at least one gave no usable verdict: not a pass."""
 
 
 class RecordingMiss(BaseException):

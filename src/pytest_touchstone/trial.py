@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
-from pytest_touchstone.errors import CheckFailed, NetworkBlocked, RecordingMiss, ScorerError, TouchstoneError, Unscored
+from pytest_touchstone.errors import NetworkBlocked, RecordingMiss, ScorerError, TouchstoneError
 from pytest_touchstone.settings import JudgeSettings, Split
 from pytest_touchstone.text import visible
 
@@ -142,6 +142,19 @@ class Score:
     def unscored(cls, name: str, reason: str, *, judge: str | None = None) -> Score:
         """A score without a verdict; the reason says why there is none."""
         return cls(name=name, value=None, passed=None, reason=reason, judge=judge)
+
+
+class CheckFailed(AssertionError):
+    """At least one score of a `check` did not pass; `scores` holds all of that check's scores."""
+
+    def __init__(self, message: str, scores: Sequence[Score] = ()) -> None:
+        """Keep the scores beside the message."""
+        self.scores = tuple(scores)
+        super().__init__(message)
+
+
+class Unscored(CheckFailed):
+    """No score of a `check` failed, but at least one gave no usable verdict: not a pass."""
 
 
 ScorerResult: TypeAlias = bool | float | Score

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pytest_touchstone.errors import CheckFailed, Unscored
 from pytest_touchstone.text import visible
+from pytest_touchstone.trial import CheckFailed, Unscored
 
 if TYPE_CHECKING:
     from pytest_touchstone.trial import Outcome

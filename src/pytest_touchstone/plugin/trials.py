@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_touchstone.errors import CheckFailed, RecordingError, RecordingMiss
+from pytest_touchstone.errors import RecordingError, RecordingMiss
 from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerprint, suite_of
 from pytest_touchstone.plugin.outcome import outcome_of, reason_of
 from pytest_touchstone.plugin.tracebacks import error_repr, make_visible
 from pytest_touchstone.recording.recorder import Owner
 from pytest_touchstone.report.terminal import Line, as_pairs, plain, trial_block
 from pytest_touchstone.text import visible
-from pytest_touchstone.trial import Trial, TrialRecord, raise_unless_passed, scorer_name
+from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, raise_unless_passed, scorer_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
