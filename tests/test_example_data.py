@@ -40,8 +40,8 @@ TEAM_OF = {
 RULE_WORDS = {
     "chargeback": r"chargeback|disput",
     "battery": r"battery",
-    "business": r"company|office|business|firm\b|VAT",
-    "repeat": r"third time|ignored|answer",
+    "business": r"company|office|business|firm\b|VAT|purchase order|for work",
+    "repeat": r"ignored|answer|replied|(second|third|fourth) (mail|message|ticket|letter|time)|(wrote|written|writing) ",
 }
 
 
@@ -76,23 +76,18 @@ def rule_of(case):
 
 def sentences(text, products):
     """The sentences of a text, without what is filled into them."""
-    neutral = re.sub(r"\d+", "0", text.lower())
+    neutral = re.sub(r"\d+", "0", text)
     neutral = re.sub(rf"\b({'|'.join(products)})\b", "it", neutral)
-    return {sentence.strip() for sentence in re.split(r"[.?!,]", neutral) if len(sentence.split()) >= 3}
+    return {sentence.strip() for sentence in re.split(r"[.?]", neutral) if sentence.strip()}
 
 
-def shingles(text):
-    words = re.findall(r"\w+", re.sub(r"\d+", "0", text.lower()))
-    return {tuple(words[at : at + 3]) for at in range(len(words) - 2)}
-
-
-def products_of(example):
-    return sorted({product for book in example.phrases.BOOKS.values() for product in (*book.items, *book.gadgets)})
+def trigrams(text):
+    words = [word for word in re.findall(r"\w+", text.lower()) if not word.isdigit()]
+    return set(zip(words, words[1:], words[2:], strict=False))
 
 
 def test_the_generator_writes_the_committed_file(example):
-    cases = [case for split, count in example.make_cases.SIZES.items() for case in example.make_cases.make_cases(split, count)]
-    assert "".join(map(example.make_cases.case_line, cases)).encode() == TRIAGE.read_bytes()
+    assert "".join(map(example.make_cases.case_line, example.make_cases.make_cases())).encode() == TRIAGE.read_bytes()
 
 
 def test_the_generator_writes_where_it_says(example, monkeypatch, tmp_path, capsys):
@@ -142,33 +137,50 @@ def test_a_ticket_without_a_rule_does_not_speak_of_one(cases, rule):
 
 
 def test_the_splits_share_no_sentence(example, by_split):
-    products = products_of(example)
+    products = sorted({name for fillers in example.phrases.FILLERS.values() for name in (*fillers.items, *fillers.gadgets)})
     train, holdout = (set().union(*(sentences(case["input"], products) for case in by_split[split])) for split in ("train", "holdout"))
-    assert len(train) > 50
+    assert len(train) > 200
+    assert len(holdout) > 200
     assert not train & holdout
 
 
 def test_no_holdout_text_is_near_a_train_text(by_split):
-    train = [(case["input"], shingles(case["input"])) for case in by_split["train"]]
+    train = [(case["input"], trigrams(case["input"])) for case in by_split["train"]]
     for case in by_split["holdout"]:
-        own = shingles(case["input"])
+        own = trigrams(case["input"])
         for text, other in train:
-            assert len(own & other) < 0.25 * len(own | other), (case["input"], text)
+            assert len(own & other) < 0.4 * len(own | other), (case["input"], text)
 
 
-def test_the_base_model_sees_no_golden_text(example, cases, synthetic):
-    products = products_of(example)
-    golden = set().union(*(sentences(case["input"], products) for case in cases))
-    seen = set().union(*(sentences(text, products) for text, _ in synthetic))
-    assert not golden & seen
-    golden_texts = {case["input"].lower() for case in cases}
-    assert not golden_texts & {text.lower() for text, _ in synthetic}
+@pytest.mark.parametrize("field", ["openings", "closings", "items", "gadgets"])
+def test_train_and_holdout_are_filled_with_different_words(example, field):
+    train, holdout = (set(getattr(example.phrases.FILLERS[split], field)) for split in ("train", "holdout"))
+    assert train
+    assert holdout
+    assert not train & holdout
+
+
+def test_every_sentence_belongs_to_one_data_set(example):
+    pattern = "I [want|wish|need] to [return|swap|exchange] [the|my] {item}"
+    by_owner = [set(example.phrases.sentences(pattern, owner)) for owner in ("base", "train", "holdout")]
+    assert sum(map(len, by_owner)) == len(set().union(*by_owner)) == 18
+
+
+def test_nearness_is_a_share_of_what_both_say(example):
+    one, other = (example.tickets.shingles(text) for text in ("My order 12 is late again", "My order 99 is late. Bye."))
+    assert one & other == {("my", "order", "is"), ("order", "is", "late")}
+    assert example.tickets.near(one, other, limit=0.5)
+    assert not example.tickets.near(one, other, limit=0.51)
+
+
+def test_the_base_model_sees_no_golden_text(cases, synthetic):
+    assert not {case["input"].lower() for case in cases} & {text.lower() for text, _ in synthetic}
 
 
 def test_the_base_model_knows_the_old_policy_only(example, synthetic):
     assert set(example.tickets.OLD_POLICY) == set(example.tickets.POLICY) == set(RULE_LABELS)
     chargebacks = [json.loads(answer) for text, answer in synthetic if "chargeback" in text]
-    assert len(chargebacks) > 100
+    assert len(chargebacks) > 50
     for labels in chargebacks:
         assert (labels["priority"], labels["team"]) == ("low", "billing")
 

@@ -129,6 +129,7 @@ class TestUntrusted:
             {"json": 1, "layout": "x"},
             {"base64": "!"},
             {"base64": 5},
+            {"text": 5},
             {"sse": []},
             {"sse": {"layout": 0, "shapes": [], "order": [0], "tail": ""}},
             {"sse": {"layout": 0, "shapes": [{"raw": "x"}], "order": [[0]], "tail": ""}},

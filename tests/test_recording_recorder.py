@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import anthropic
@@ -21,7 +22,7 @@ from providers import FakeProvider, Reply
 from pytest_touchstone.errors import NetworkBlocked, RecordingError, RecordingMiss
 from pytest_touchstone.recording.key import WireRequest
 from pytest_touchstone.recording.recorder import Owner, Recorder
-from pytest_touchstone.recording.store import encode_entry, read_recording
+from pytest_touchstone.recording.store import encode_entry, read_recording, write_recording
 from pytest_touchstone.trial import asking_as
 
 HI = [{"role": "user", "content": "hi"}]
@@ -465,6 +466,20 @@ class TestMisses:
             assert asyncio.run(app()) == 200
         finally:
             recorder.stop()
+
+    def test_a_recording_that_cannot_be_decoded_is_a_miss(self, work, provider):
+        with work.session("missing"):
+            chat_once(provider)
+        [entry] = work.entries()
+        write_recording(work.file, [replace(entry, body={"json": {}, "layout": 99}, test="test_\x1b")])
+        with work.session("missing"), pytest.raises(RecordingMiss) as caught:
+            chat_once(provider)
+        assert str(caught.value) == (
+            "the recording of test_\\x1b cannot be replayed: the stored response body cannot be decoded (tuple index out of range); "
+            "record it again: pytest --llm-eval --llm-record all evals/test_shop.py::test_a"
+        )
+        assert work.misses == [str(caught.value)]
+        assert len(provider.requests) == 1
 
     def test_an_unusable_file_says_so_before_anything_is_asked(self, work):
         work.file.parent.mkdir()

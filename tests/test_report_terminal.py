@@ -160,7 +160,7 @@ def test_the_table_counts_every_trial_by_suite_and_tag():
         "  even           3       1       1      0         1        0      50.0%      0                 -                     -\n"
         "t.py::other      1       1       0      0         0        0     100.0%      2  15 + 1 uncounted  $0.5000 + 1 unpriced"
     )
-    assert judge_line(suites) == ("", "judges: 1 calls, 2 tokens, cost $0.2500")
+    assert judge_line(suites) == ("", "judges: 1 call, 2 tokens, cost $0.2500")
 
 
 def test_a_rate_of_nothing_is_unknown():

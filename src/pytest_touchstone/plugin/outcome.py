@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pytest_touchstone.trial import Outcome
 
 REASON_WIDTH = 300
+# pytest-timeout ends a body that hangs with pytest.fail; an app that hangs is broken, whatever it would have answered.
+FROM_TIMEOUT = "from pytest-timeout"
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
@@ -26,6 +28,8 @@ def outcome_of(error: BaseException | None) -> Outcome:
         return "not_run"
     if isinstance(error, Unscored):
         return "unscored"
+    if isinstance(error, pytest.fail.Exception) and FROM_TIMEOUT in str(error):
+        return "error"
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
         return "failed"
     if isinstance(error, BaseExceptionGroup):

@@ -283,9 +283,13 @@ def _check_export_folder(folder: Path) -> None:
 
 def _export_lines(manifest: Manifest, folder: Path) -> Iterator[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in manifest.by_kind.items())
-    yield f"{manifest.written} examples written to {folder}" + (f" ({kinds})" if kinds else "")
+    yield f"{_counted(manifest.written, 'example')} written to {folder}" + (f" ({kinds})" if kinds else "")
     reasons = ", ".join(f"{count} {visible(reason)}" for reason, count in manifest.left_out_by_reason.items())
-    yield f"{manifest.left_out} trials left out" + (f" ({reasons})" if reasons else "")
+    yield f"{_counted(manifest.left_out, 'trial')} left out" + (f" ({reasons})" if reasons else "")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _keep_out_of_git(folder: Path) -> None:

@@ -77,7 +77,8 @@ def decode_body(body: Mapping[str, Any]) -> bytes:
             sse: dict[str, Any] = body["sse"]
             return (_render(_rows(sse["shapes"], sse["order"]), _layout(sse)) + str(sse["tail"])).encode()
         if "text" in body:
-            return str(body["text"]).encode("utf-8", "surrogatepass")
+            text: str = body["text"]
+            return text.encode("utf-8", "surrogatepass")
         if "base64" in body:
             return base64.b64decode(body["base64"], validate=True)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:

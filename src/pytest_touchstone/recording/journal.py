@@ -25,6 +25,7 @@ from pytest_touchstone.recording.store import (
     newest,
     read_recording,
     recording_path,
+    visible,
     write_recording,
 )
 
@@ -120,7 +121,7 @@ class MergeReport:
         told = [f"{count} {'call' if count == 1 else 'calls'} recorded in {path}" for path, count in self.written]
         if self.salvaged:
             told.append(f"{self.salvaged} of them saved from a session that was killed")
-        return [*told, *self.notes, *(f"not stored: {message}" for message in self.refused)]
+        return [visible(line) for line in (*told, *self.notes, *(f"not stored: {message}" for message in self.refused))]
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pytest_touchstone.errors import RecordingError
-from pytest_touchstone.recording.store import FOLDER, Entry, read_recording, recording_path
+from pytest_touchstone.recording.store import FOLDER, Entry, read_recording, recording_path, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -119,7 +119,7 @@ class Library:
         nearest = _closest(asked, test, shelf.entries) or _closest(asked, test, self._other_entries)
         if nearest is None:
             return ["there is no recording of this URL"]
-        headline = f"the nearest recording is of {nearest.test}, from {nearest.at[:10]}:"
+        headline = f"the nearest recording is of {visible(nearest.test)}, from {nearest.at[:10]}:"
         return [headline, *_diff(_pretty(nearest.request), _pretty(asked.stored()))]
 
 

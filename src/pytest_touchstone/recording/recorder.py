@@ -23,7 +23,7 @@ from pytest_touchstone.recording.journal import Journal, MergeReport, merge_jour
 from pytest_touchstone.recording.key import Asked, WireRequest, ask, redact_query
 from pytest_touchstone.recording.library import Library
 from pytest_touchstone.recording.redact import REDACTED, Redactor
-from pytest_touchstone.recording.store import Entry, encode_entry, kept_headers
+from pytest_touchstone.recording.store import Entry, encode_entry, kept_headers, visible
 from pytest_touchstone.recording.threads import ThreadCarrier
 from pytest_touchstone.recording.transport import Stored, TransportHooks
 from pytest_touchstone.recording.usage import price
@@ -178,17 +178,26 @@ class Recorder:
         scope = cast("_Scope", _scope.get())
         asked = ask(request, self.redactor)
         occurrence = scope.numbers.take(asked.key)
+        exchange = Exchange(recorder=self, scope=scope, asked=asked, url=request.url, occurrence=occurrence)
         entry = self._recorded(scope, asked, occurrence)
         if entry is None and self.mode == "none" and not self._guard.names(asked.host):
             scope.numbers.give_back(asked.key, occurrence)
             owner = scope.owner
-            message = self.redact(self._library.explain_miss(scope.module, asked, owner.test, owner.trial, occurrence))
-            owner.on_miss(message)
-            raise RecordingMiss(message)
-        exchange = Exchange(recorder=self, scope=scope, asked=asked, url=request.url, occurrence=occurrence)
+            raise self.miss(scope, self._library.explain_miss(scope.module, asked, owner.test, owner.trial, occurrence))
         if entry is not None:
-            exchange.replay(entry)
+            try:
+                exchange.replay(entry)
+            except RecordingError as error:
+                raise self.miss(
+                    scope, f"the recording of {visible(entry.test)} cannot be replayed: {error}; {scope.record_again}"
+                ) from error
         return exchange
+
+    def miss(self, scope: _Scope, message: str) -> RecordingMiss:
+        """Note a miss with its owner, because code under test may swallow the error that is to be raised."""
+        clean = self.redact(message)
+        scope.owner.on_miss(clean)
+        return RecordingMiss(clean)
 
     def store(self, entry: Entry, url: str) -> None:
         """Append a call to the journal, unless it would take a secret along."""
@@ -257,6 +266,14 @@ class _Scope:
     module: Path
     relative: str
     numbers: _Numbers
+
+    @property
+    def node(self) -> str:
+        return f"{self.relative}::{self.owner.test}"
+
+    @property
+    def record_again(self) -> str:
+        return f"record it again: pytest --llm-eval --llm-record all {shlex.quote(self.node)}"
 
 
 class _Numbers:
@@ -416,14 +433,11 @@ class Exchange:
         self._scope.owner.on_call(call)
 
     def _truncated(self) -> RecordingMiss:
-        owner = self._scope.owner
-        node = f"{self._scope.relative}::{owner.test}"
-        message = (
-            f"{node} reads on where the app had closed the stream when it was recorded "
-            f"({self._asked.method} {self._asked.url}); record it again: pytest --llm-eval --llm-record all {shlex.quote(node)}"
+        return self._recorder.miss(
+            self._scope,
+            f"{self._scope.node} reads on where the app had closed the stream when it was recorded "
+            f"({self._asked.method} {self._asked.url}); {self._scope.record_again}",
         )
-        owner.on_miss(message)
-        return RecordingMiss(message)
 
 
 def _now() -> str:

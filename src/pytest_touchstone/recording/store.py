@@ -97,6 +97,15 @@ def _without_volatile(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return {name: item for name, item in cast("Any", value).items() if name not in _VOLATILE} if isinstance(value, dict) else value
 
 
+def visible(text: str) -> str:
+    r"""The text with control and other unprintable characters written as escapes, for messages: names in files are untrusted.
+
+    >>> print(visible("red \x1b[31m"))
+    red \x1b[31m
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+
+
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that a recording may hold, and a replayed response may carry."""
     named = {name.lower(): value for name, value in headers.items()}

@@ -82,7 +82,7 @@ def judge_line(suites: Sequence[SuiteTally]) -> Line | None:
     costs = [totals.cost_usd for totals in judged if totals.cost_usd is not None]
     cost = _cost(sum(costs) if costs else None, sum(totals.unpriced for totals in judged))
     counted = _tokens(sum(tokens) if tokens else None, sum(totals.uncounted for totals in judged))
-    return Line("", f"judges: {calls} calls, {counted} tokens, cost {cost}")
+    return Line("", f"judges: {calls:,} {'call' if calls == 1 else 'calls'}, {counted} tokens, cost {cost}")
 
 
 def plain(lines: Iterable[Line]) -> str:
