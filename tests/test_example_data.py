@@ -40,8 +40,8 @@ TEAM_OF = {
 RULE_WORDS = {
     "chargeback": r"chargeback|disput",
     "battery": r"battery",
-    "business": r"company|office|business|firm\b|VAT|purchase order|for work",
-    "repeat": r"ignored|answer|replied|(second|third|fourth) (mail|message|ticket|letter|time)|(wrote|written|writing) ",
+    "business": r"company|office|business|firm\b",
+    "repeat": r"ignored|answered|no answer|no reply",
 }
 
 
@@ -129,11 +129,12 @@ def test_a_rule_can_be_read_from_the_text(cases, rule):
             assert re.search(RULE_WORDS[rule], case["input"]), case
 
 
-@pytest.mark.parametrize("rule", ["chargeback", "battery", "business"])
-def test_a_ticket_without_a_rule_does_not_speak_of_one(cases, rule):
+def test_a_ticket_without_a_rule_does_not_speak_of_one(cases):
     for case in cases:
         if rule_of(case) is None:
-            assert not re.search(RULE_WORDS[rule], case["input"]), case
+            assert not re.search(
+                r"chargeback|disput|swollen|smok|leak|overheat|company|office|business|VAT|ignored|answered", case["input"]
+            ), case
 
 
 def test_the_splits_share_no_sentence(example, by_split):
