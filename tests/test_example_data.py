@@ -212,3 +212,25 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def entries(name):
+    lines = (RECORDINGS / name).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines[1:]]
+
+
+def test_every_triage_case_is_recorded_once(cases):
+    recorded = [entry["request"]["body"]["json"]["messages"][-1]["content"] for entry in entries("test_triage.jsonl")]
+    assert sorted(recorded) == sorted(case["input"] for case in cases)
+
+
+def test_recorded_replies_say_that_they_were_written_by_hand():
+    bodies = [entry["response"]["body"]["json"] for entry in entries("test_reply.jsonl")]
+    assert len(bodies) == 16
+    for body in bodies:
+        assert body["model"] == "written-by-hand"
+        assert body["id"].startswith("msg_written_by_hand_")
+
+
+def test_recordings_are_small():
+    assert sum(path.stat().st_size for path in RECORDINGS.iterdir()) < 1_000_000

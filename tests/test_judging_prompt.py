@@ -131,7 +131,7 @@ class Point:
         (frozenset({3, 1, 2}), "[1, 2, 3]"),
         ([Decimal("1.50"), Path("a/b"), b"bytes"], '["1.50", "a/b", "bytes"]'),
     ],
-    ids=repr,
+    ids=["text", "joiner", "invisible", "none", "tuple", "keys", "model", "dataclass", "set", "objects"],
 )
 def test_what_applications_return_has_a_certain_form(value, text):
     assert encode("output", value) == text

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 REASON_WIDTH = 300
 # pytest-timeout ends a body that hangs with pytest.fail; an app that hangs is broken, whatever it would have answered.
 FROM_TIMEOUT = "from pytest-timeout"
+_OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
+    (pytest.skip.Exception, "not_run"),
+    (Unscored, "unscored"),
+    (AssertionError, "failed"),
+    (pytest.fail.Exception, "failed"),
+)
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
@@ -24,16 +30,11 @@ def outcome_of(error: BaseException | None) -> Outcome:
     """
     if error is None:
         return "passed"
-    if isinstance(error, pytest.skip.Exception):
-        return "not_run"
-    if isinstance(error, Unscored):
-        return "unscored"
-    if isinstance(error, pytest.fail.Exception) and FROM_TIMEOUT in str(error):
-        return "error"
-    if isinstance(error, (AssertionError, pytest.fail.Exception)):
-        return "failed"
     if isinstance(error, BaseExceptionGroup):
         return _outcome_of_group(cast("BaseExceptionGroup[BaseException]", error))
+    for kind, outcome in _OUTCOMES:
+        if isinstance(error, kind):
+            return "error" if FROM_TIMEOUT in str(error) else outcome
     return "error"
 
 
