@@ -38,7 +38,7 @@ TEST = """
 @pytest.mark.parametrize(("model", "passing"), [("6b_finetuning", 286), ("175b_finetuning", 458)])
 def test_published_counts(pytester, runner, model, passing):
     check = r"""exact_match(extract=r"(?m)^A:(.*)", remove=r"[,$]|\\.$")"""
-    pytester.makepyfile(test_gsm8k=TEST.format(data=str(DATA), model=model, check=check))
+    pytester.makepyfile(test_models=TEST.format(data=str(DATA), model=model, check=check))
     result = runner.run("--llm-eval", "--tb=no", "-q", "-rN")
-    result.stdout.fnmatch_lines([f"test_gsm8k.py::test_answers *1,319 *{passing} *{1319 - passing:,} *0 *0 *0 *{passing / 1319:.1%}*"])
+    result.stdout.fnmatch_lines([f"test_models.py::test_answers *1,319 *{passing} *{1319 - passing:,} *0 *0 *0 *{passing / 1319:.1%}*"])
     assert result.ret == 1

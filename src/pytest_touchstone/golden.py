@@ -256,7 +256,7 @@ class _Reading:
             return
         if not paths:
             what = "matches no file" if MAGIC & set(text) else "does not exist"
-            self.faults.add(Fault(file=place, problem=what, fix=f"correct the path; it is relative to {shown(str(self._places.base))}"))
+            self.faults.add(Fault(file=place, problem=what, fix=f"correct the path; it is relative to {str(self._places.base)!r}"))
         for path in paths:
             name = place if len(paths) == 1 and path == self._places.base / text else self._places.shown_path(path)
             yield from self._checked(self._file(path, name), name)

@@ -54,7 +54,7 @@ class Places:
         real = Path(os.path.realpath(path))
         if self._inside(path) is None or real.is_relative_to(self._roots[1]):
             return None
-        problem = f"leads out of the root folder through a symbolic link, to {shown(str(real))}"
+        problem = f"leads out of the root folder through a symbolic link, to {str(real)!r}"
         return Fault(file=place, problem=problem, fix="copy the file into the project, or name it by its real path")
 
     def _inside(self, path: Path) -> Path | None:
