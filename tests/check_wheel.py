@@ -42,4 +42,4 @@ def main(wheel: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(main(os.environ["TOX_PACKAGE"])))
+    sys.exit("\n".join(main(os.environ["TOX_PACKAGE"])) or None)
