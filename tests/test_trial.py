@@ -449,7 +449,7 @@ class Color(enum.StrEnum):
 def test_awkward_values_are_made_sendable():
     frozen = types.MappingProxyType({"role": "user", "content": "\ud83d", "min": -(2**60), "who": Color.RED})
     deep: list = []
-    for _ in range(5000):
+    for _ in range(100_000):  # deeper than the JSON encoder of any Python follows
         deep = [deep]
     sent = record(
         output="half a pair: \ud83d",
