@@ -84,6 +84,14 @@ def test_no_key_reaches_a_file_or_the_terminal(provider, pytester, runner):
             assert KEY.encode() not in path.read_bytes(), path
 
 
+def test_no_key_in_an_exceptions_message_is_shown(provider, pytester, runner):
+    (pytester.path / "app.py").write_text(APP + f"\ndef answer(text):\n    raise ValueError(chr(115) + {KEY[1:]!r})\n", encoding="utf-8")
+    result = runner.run("--llm-eval", "--junitxml=out.xml")
+    assert result.ret == 10
+    assert "ValueError" in result.stdout.str()
+    assert KEY not in result.stdout.str() + (pytester.path / "out.xml").read_text(encoding="utf-8")
+
+
 def test_a_miss_is_an_error_that_shows_what_changed_and_how_to_record_it(provider, pytester, runner):
     runner.run("--llm-eval").assert_outcomes(passed=2)
     (pytester.path / "app.py").write_text(APP.replace('"content": text', '"content": text + "!"'), encoding="utf-8")

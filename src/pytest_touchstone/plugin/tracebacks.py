@@ -10,6 +10,8 @@ from pytest_touchstone.errors import TouchstoneError
 from pytest_touchstone.text import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 _OURS = Path(__file__).resolve().parents[1]
@@ -41,18 +43,18 @@ def _user_frames(excinfo: pytest.ExceptionInfo[BaseException], rootdir: Path) ->
     return kept or excinfo.traceback
 
 
-def make_visible(longrepr: Any) -> None:  # noqa: ANN401 - pytest's representations are private classes
-    """Make control characters in pytest's own representation of a failure visible, in place.
+def make_safe(longrepr: Any, redact: Callable[[str], str]) -> None:  # noqa: ANN401 - pytest's representations are private classes
+    """Redact pytest's own representation of a failure and make control characters in it visible, in place.
 
     Assertion diffs and exception messages quote what a model said, line by line.
     """
     for traceback, crash, _ in getattr(longrepr, "chain", ()):
         for entry in traceback.reprentries:
-            entry.lines[:] = [visible(line) for line in entry.lines]
+            entry.lines[:] = [visible(redact(line)) for line in entry.lines]
             if (locals_ := getattr(entry, "reprlocals", None)) is not None:
-                locals_.lines[:] = [visible(line) for line in locals_.lines]
+                locals_.lines[:] = [visible(redact(line)) for line in locals_.lines]
         if crash is not None:
-            crash.message = visible(crash.message)
+            crash.message = visible(redact(crash.message))
 
 
 def _is_users(path: Path, rootdir: Path) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from pytest_touchstone.errors import RecordingError, RecordingMiss
 from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerprint, suite_of
 from pytest_touchstone.plugin.outcome import outcome_of, reason_of
-from pytest_touchstone.plugin.tracebacks import error_repr, make_visible
+from pytest_touchstone.plugin.tracebacks import error_repr, make_safe
 from pytest_touchstone.recording.recorder import Owner
 from pytest_touchstone.report.terminal import Line, as_pairs, plain, trial_block
 from pytest_touchstone.text import visible
@@ -168,7 +168,7 @@ class TrialRunner:
             report.longrepr = error_repr(call.excinfo, self.config)
         if running.in_body:  # a subtest's own report, made while the body goes on
             running.failed_subtests += report.failed
-            make_visible(report.longrepr)
+            make_safe(report.longrepr, self._redact)
             return report
         if call.when == "setup" and not report.passed:
             running.record = self._finish(item, running, error, "error" if outcome != "not_run" else outcome)
@@ -250,7 +250,7 @@ class TrialRunner:
     def _attach(self, report: pytest.TestReport, trial: Trial, record: TrialRecord, error: BaseException | None) -> None:
         data: dict[str, Any] = {"record": record.to_dict()}
         if report.failed:
-            make_visible(report.longrepr)
+            make_safe(report.longrepr, self._redact)
             block = [Line(style, self._redact(text)) for style, text in trial_block(trial, full=self.config.get_verbosity() > 1)]
             if isinstance(error, CheckFailed):
                 report.longrepr = plain(block)
