@@ -6,10 +6,10 @@ import contextlib
 import importlib
 import os
 import pkgutil
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import settings
+from running import Runner
 
 import pytest_touchstone
 
@@ -36,17 +36,6 @@ def scrubbed_environment(monkeypatch):
         if name in SCRUBBED or name.startswith(SCRUBBED_PREFIXES):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runner:
-    """Runs pytest on what `pytester` wrote, in this process; under xdist the workers are processes of their own."""
-
-    pytester: pytest.Pytester
-    arguments: tuple[str, ...]
-
-    def run(self, *args):
-        return self.pytester.runpytest_inprocess(*self.arguments, *args)
 
 
 @pytest.fixture(params=[(), ("-n", "2")], ids=["inline", "xdist"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
+import io
 import pkgutil
 import re
 import shlex
@@ -15,6 +17,7 @@ from markdown_it import MarkdownIt
 from providers import FakeProvider, Reply
 
 import pytest_touchstone
+from pytest_touchstone import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)])
@@ -121,6 +124,8 @@ class Page:
             elif words[0] == "pytest":
                 result = self.pytester.runpytest_inprocess("-p", "no:randomly", *words[1:])
                 status, got = result.ret, f"{result.stdout.str()}\n{result.stderr.str()}"
+            elif words[0] == "touchstone":
+                status, got = touchstone(words[1:])
             else:
                 return
         where = f"{self.name}:{command.line}"
@@ -128,6 +133,17 @@ class Page:
             assert prints(got, command.shown), f"{where}: shown is\n{command.shown}\nbut printed was\n{got}"
         else:
             assert status == 0, f"{where}: the page shows no output, but the command ended with {status}\n{got}"
+
+
+def touchstone(words):
+    """The exit status of the command, and all that it printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            status = cli.main(words)
+        except SystemExit as ended:
+            status = ended.code
+    return status, printed.getvalue()
 
 
 def prints(got, shown):

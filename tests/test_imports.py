@@ -19,7 +19,7 @@ ROOT = Path(pytest_touchstone.__file__).parent
 
 # Each part may import the parts of the rows above its own, and itself. Parts in one row do not know each other.
 LAYERS = (
-    {"settings", "errors", "stats", "text"},
+    {"settings", "errors", "stats", "text", "files"},
     {"cases"},
     {"golden", "trial"},
     {"scoring", "models", "recording"},

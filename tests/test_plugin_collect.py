@@ -198,7 +198,7 @@ def test_a_callable_and_a_list_are_sources(pytester, runner):
         (["--llm-eval", "--llm-limit", "0"], "argument --llm-limit: '0' is not a whole number of at least 1"),
         (["--llm-eval", "--llm-limit", "few"], "argument --llm-limit: 'few' is not a whole number of at least 1"),
         (["--llm-eval", "--llm-record", "some"], "argument --llm-record: invalid choice: 'some'"),
-        (["--llm-eval", "-o", "llm_record=some"], "ini llm_record is 'some'; use one of none, missing, all, off"),
+        (["--llm-eval", "-o", "llm_record=some"], "ini llm_record is 'some'; use one of none, missing, all, rewrite, off"),
         (["--llm-eval", "-o", "llm_judge_timeout=soon"], "ini llm_judge_timeout is 'soon'; give a number of seconds above 0"),
         (["--llm-export", "training"], "--llm-export writes what a run with --llm-eval found; add --llm-eval"),
     ],

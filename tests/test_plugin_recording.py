@@ -63,7 +63,7 @@ def test_a_run_records_and_the_next_replays_without_key_or_server(provider, pyte
     replayed = runner.run("--llm-eval")
     replayed.assert_outcomes(passed=2)
     replayed.stdout.fnmatch_lines(
-        ["touchstone: recordings none, judge none", "test_suite.py::test_it *2 *2 *0 *0 *0 *0 *100.0% *2 *36 *unknown"]
+        ["touchstone: recordings none, judge none", "test_suite.py::test_it *2 *2 *0 *0 *0 *0 *100.0% *2 *22 *14 *unknown"]
     )
 
 
@@ -227,7 +227,7 @@ def test_a_judge_is_asked_recorded_and_counted_apart(provider, pytester, runner)
     arguments = ["--llm-eval", "--llm-judge", "openai:judge-model"]
     result = runner.run(*arguments)
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["judges: 2 calls, 36 tokens, cost unknown"])
+    result.stdout.fnmatch_lines(["judges: 2 calls, 22 + 14 tokens, cost unknown"])
     provider.stop()
     runner.run(*arguments, "--llm-record", "none").assert_outcomes(passed=2)
 

@@ -173,3 +173,52 @@ def test_very_verbose_unfolds(body, pytester):
     body("case.output = 'x' * 1000", "case.check(lambda trial: False)")
     assert "602 more characters, -vv shows them" in pytester.runpytest_inprocess("--llm-eval").stdout.str()
     assert "more characters" not in pytester.runpytest_inprocess("--llm-eval", "-vv").stdout.str()
+
+
+COSTS = """
+import pytest
+from pytest_touchstone import Score
+from pytest_touchstone.trial import Call, Usage
+
+NOW = Call(provider="p", model="m", usage=Usage(input_tokens=10, output_tokens=2), cost_usd=0.25, latency_s=0.5)
+REPLAYED = Call(provider="p", model="m", usage=Usage(input_tokens=10, output_tokens=2), cost_usd=0.6, replayed=True, latency_s=0.5)
+JUDGED = Call(role="judge", provider="p", model="j", cost_reason="no price is known for j at p")
+
+@pytest.mark.golden([{"id": name, "input": "x"} for name in ("a", "b")])
+def test_it(case):
+    case.output = "x"
+    for call in (NOW, REPLAYED, JUDGED):
+        case.add_call(call)
+    assert case.id == "a"
+"""
+
+
+def test_tokens_and_cost_are_summed_by_trial_suite_and_run(pytester, runner):
+    pytester.makepyfile(test_suite=COSTS)
+    result = runner.run("--llm-eval")
+    result.stdout.fnmatch_lines(
+        [
+            "calls",
+            "  p m, 500 ms, 10 + 2 tokens, cost $0.2500",
+            "  p m, 500 ms (replayed), 10 + 2 tokens, cost $0.6000",
+            "  judge p j, latency unknown, unknown + unknown tokens, cost unknown (no price is known for j at p)",
+            "  app: 2 calls, 20 + 4 tokens, cost $0.2500 now, $0.6000 when recorded",
+            "  in all: 3 calls, >= 20 + >= 4 tokens, cost at least $0.2500 now, $0.6000 when recorded",
+            "suite * pass rate  calls  tokens in  out   cost  judge cost",
+            "test_suite.py::test_it * 50.0%      4         40    8  $1.70     unknown",
+            "app: 4 calls, 40 + 8 tokens, cost $0.5000 now, $1.20 when recorded",
+            "judges: 2 calls, unknown + unknown tokens, cost unknown",
+            "in all: 6 calls, >= 40 + >= 8 tokens, cost at least $0.5000 now, $1.20 when recorded (2 calls without a price: *j at p)",
+        ]
+    )
+
+
+def test_reports_that_are_kept_to_the_end_are_small(body, pytester):
+    body("case.output = 'x' * 10_000", "case.check(lambda trial: False)")
+    pytester.makeconftest("""
+        def pytest_terminal_summary(terminalreporter):
+            (report,) = terminalreporter.stats["failed"]
+            print("kept:", *report.touchstone, *report.touchstone["record"])
+    """)
+    result = pytester.runpytest_inprocess("--llm-eval")
+    result.stdout.fnmatch_lines(["kept: record suite case_id outcome reason"])

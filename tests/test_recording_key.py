@@ -6,17 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_touchstone.recording.key import WireRequest, ask, canonical_url
+from pytest_touchstone.errors import RecordingError, SettingsError
+from pytest_touchstone.recording.key import KeyRules, WireRequest, ask, canonical_url, parse_path, request_key
 from pytest_touchstone.recording.redact import Redactor
 
 URL = "https://api.openai.com/v1/chat/completions"
 PLAIN = Redactor()
 
 
-def asked(body=None, *, url=URL, method="POST", headers=None, raw=None, redactor=PLAIN):
+def asked(body=None, *, url=URL, method="POST", headers=None, raw=None, redactor=PLAIN, rules=None):
     content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
     headers = {"content-type": "application/json", **(headers or {})}
-    return ask(WireRequest(method=method, url=url, headers=headers, body=content), redactor)
+    return ask(WireRequest(method=method, url=url, headers=headers, body=content), redactor, rules)
 
 
 class TestKey:
@@ -138,3 +139,135 @@ class TestStored:
 
     def test_folding_does_not_change_the_key(self):
         assert asked({"a": "A" * 5000}).key != asked({"a": "A" * 5001}).key
+
+
+def ignoring(*paths):
+    return KeyRules(ignore=tuple(parse_path(path) for path in paths))
+
+
+class TestIgnoredFields:
+    @pytest.mark.parametrize(
+        ("path", "left"),
+        [
+            ("a", {"b": [{"c": 1, "d": 2}, {"c": 3}]}),
+            ("b.*.c", {"a": {"x": 1, "y": 2}, "b": [{"d": 2}, {}]}),
+            ("b.1", {"a": {"x": 1, "y": 2}, "b": [{"c": 1, "d": 2}]}),
+            ("b.*", {"a": {"x": 1, "y": 2}, "b": []}),
+            ("/a/x", {"a": {"y": 2}, "b": [{"c": 1, "d": 2}, {"c": 3}]}),
+            ("a.*", {"a": {}, "b": [{"c": 1, "d": 2}, {"c": 3}]}),
+            ("*", {}),
+            ("b.x.c", {"a": {"x": 1, "y": 2}, "b": [{"c": 1, "d": 2}, {"c": 3}]}),
+            ("a.x.deeper", {"a": {"x": 1, "y": 2}, "b": [{"c": 1, "d": 2}, {"c": 3}]}),
+            ("z.y", {"a": {"x": 1, "y": 2}, "b": [{"c": 1, "d": 2}, {"c": 3}]}),
+        ],
+    )
+    def test_do_not_count(self, path, left):
+        body = {"a": {"x": 1, "y": 2}, "b": [{"c": 1, "d": 2}, {"c": 3}]}
+        one = asked(body, rules=ignoring(path))
+        assert one.body == {"json": left}
+        assert one.key == asked(left).key
+        assert one.json == body
+
+    def test_several(self):
+        assert asked({"a": 1, "b": 2, "c": 3}, rules=ignoring("a", "c")).body == {"json": {"b": 2}}
+
+    def test_names_with_dots_and_slashes_are_written_as_json_pointers(self):
+        assert asked({"a.b": {"c/d": 1, "~": 2}}, rules=ignoring("/a.b/c~1d", "/a.b/~0")).body == {"json": {"a.b": {}}}
+
+    @pytest.mark.parametrize("path", ["", "/", "a..b", ".a", "/a//b"])
+    def test_no_path(self, path):
+        with pytest.raises(SettingsError) as caught:
+            parse_path(path)
+        assert str(caught.value) == (
+            f"{path!r} is not a path to a field of a JSON body; write it as metadata.session, messages.*.name or /metadata/session"
+        )
+
+    def test_other_bodies_have_no_fields(self):
+        assert asked(raw=b"plain", rules=ignoring("a")) == asked(raw=b"plain")
+        assert asked(rules=ignoring("a")) == asked()
+
+
+class TestHook:
+    def test_changes_a_copy(self):
+        def change(request):
+            seen.append({**request})
+            request.update(method="PUT", url="https://x.example/v2")
+            request["body"]["messages"][0]["content"] = "it is (some day)"
+
+        seen = []
+        body = {"messages": [{"content": "it is Monday"}]}
+        one = asked(body, rules=KeyRules(change=change))
+        assert one.json == body
+        assert one.key == asked({"messages": [{"content": "it is (some day)"}]}, url="https://x.example/v2", method="PUT").key
+        assert [(request["method"], request["url"]) for request in seen] == [("POST", URL)]
+
+    def test_sees_no_secret_and_cannot_bring_one_in(self):
+        redactor = Redactor({"SHOP_TOKEN": "hunter22hunter"})
+
+        def change(request):
+            seen.append(request["body"]["a"])
+            request["url"] += "?x=hunter22hunter"
+            request["body"]["b"] = "hunter22hunter"
+
+        seen = []
+        one = asked({"a": "hunter22hunter"}, redactor=redactor, rules=KeyRules(change=change))
+        assert seen == ["[redacted]"]
+        assert (one.url, one.body) == (f"{URL}?x=[redacted]", {"json": {"a": "[redacted]", "b": "[redacted]"}})
+
+    @pytest.mark.parametrize(
+        ("raw", "seen"), [(b"text", "text"), (b"\xff", None), (b"", None), (b'{"a": 1}', {"a": 1})], ids=["text", "bytes", "empty", "json"]
+    )
+    def test_is_given_json_or_text_or_none(self, raw, seen):
+        found = []
+        one = asked(raw=raw, rules=KeyRules(change=lambda request: found.append(request["body"])))
+        assert found == [seen]
+        assert one.key == asked(raw=raw).key
+
+    @pytest.mark.parametrize(
+        ("left", "body"),
+        [
+            ("redacted: sk-abcdefghijklmnop1234", {"text": "redacted: [redacted]"}),
+            (None, {}),
+            ([1], {"json": [1]}),
+            ({"b": 1}, {"json": {"b": 1}}),
+        ],
+    )
+    def test_may_leave_another_body(self, left, body):
+        assert asked({"a": 1}, rules=KeyRules(change=lambda request: request.update(body=left))).body == body
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda request: 1 / 0, "a pytest_llm_request hook raised ZeroDivisionError: division by zero"),
+            (
+                lambda request: request.pop("url"),
+                "a pytest_llm_request hook left a request whose method or url is no text; change them to text, or leave them",
+            ),
+            (
+                lambda request: request.update(body={1, 2}),
+                "a pytest_llm_request hook left a body that is not JSON; leave a dict, a list, a text or None",
+            ),
+            (
+                lambda request: request.update(body=5),
+                "a pytest_llm_request hook left a body that is not JSON; leave a dict, a list, a text or None",
+            ),
+        ],
+    )
+    def test_mistakes(self, change, message):
+        with pytest.raises(RecordingError) as caught:
+            asked({"a": 1}, rules=KeyRules(change=change))
+        assert str(caught.value) == message
+
+    def test_without_rules_nothing_is_copied(self):
+        assert asked({"a": 1}, rules=KeyRules()).sent is None
+
+
+class TestRequestKey:
+    @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers() | st.none(), max_size=4))
+    def test_is_that_of_the_request_that_was_stored(self, body):
+        one = asked(body)
+        assert request_key(one.stored()) == one.key
+
+    def test_unless_data_was_folded(self):
+        one = asked({"a": "A" * 5000})
+        assert request_key(one.stored()) != one.key

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from test_recording_store import AT, entry
 
 from pytest_touchstone.errors import RecordingError
+from pytest_touchstone.recording import library as module_under_test
 from pytest_touchstone.recording.key import WireRequest, ask
 from pytest_touchstone.recording.library import Library
 from pytest_touchstone.recording.redact import Redactor
@@ -97,6 +99,27 @@ class TestFind:
         assert answer(Library(tmp_path), shop) is None
 
 
+class TestAsked:
+    def test_what_was_asked_and_what_was_lent_by_others(self, tmp_path, shop):
+        save(shop, recorded(test="test_z"), recorded("own"))
+        save(tmp_path / "old" / "test_moved.py", recorded("moved"))
+        library = Library(tmp_path)
+        assert library.asked() == {}
+        for content in ("hi", "own", "moved", "nothing"):
+            library.note(shop, (asked(content).key, "test_a", 1, 1))
+            library.find(shop, asked(content).key, "test_a", 1, 1)
+        own = {(asked(content).key, "test_a", 1, 1) for content in ("hi", "own", "moved", "nothing")}
+        assert library.asked() == {
+            "__recordings__/test_shop.jsonl": own | {(asked().key, "test_z", 1, 1)},
+            "old/__recordings__/test_moved.jsonl": {(asked("moved").key, "test_a", 1, 1)},
+        }
+
+    def test_calls_of_killed_sessions_are_lent_by_the_file_that_will_hold_them(self, tmp_path, shop):
+        library = Library(tmp_path, [recorded(module="evals/test_old.py")])
+        assert library.find(shop, asked().key, "test_a", 1, 1) is not None
+        assert list(library.asked()) == ["evals/__recordings__/test_old.jsonl"]
+
+
 class TestMiss:
     def explain(self, tmp_path, module, test="test_a", trial=1, occurrence=1, **question):
         return Library(tmp_path).explain_miss(module, asked(**question), test, trial, occurrence).splitlines()
@@ -107,6 +130,43 @@ class TestMiss:
             "there is no recording of this URL",
             "record it: pytest --llm-eval --llm-record missing test_shop.py::test_a",
         ]
+
+    def test_of_one_test_the_entry_that_shares_most_words_and_of_equals_the_newest(self, tmp_path, shop):
+        save(
+            shop,
+            recorded("refund my red shoes", at=AT),
+            recorded("refund my red boots", at=AT.replace("2026", "2027")),
+            recorded("something else", at=AT.replace("2026", "2028")),
+            recorded("refund my red hats and shoes", test="test_other", at=AT.replace("2026", "2029")),
+        )
+        lines = self.explain(tmp_path, shop, content="refund my red hats")
+        assert lines[1] == "the nearest recording is of test_a, from 2027-01-02:"
+        assert "the nearest recording is of test_other, from 2029-01-02:" in self.explain(
+            tmp_path, shop, "test_new", content="refund my red hats"
+        )
+
+    def test_the_words_of_an_entry_are_looked_for_once(self, tmp_path, shop, monkeypatch):
+        save(shop, recorded("refund my red shoes"))
+        one, library, looked = asked("refund my red hats"), Library(tmp_path), []
+        real = module_under_test._words
+        monkeypatch.setattr(module_under_test, "_words", lambda request: looked.append(request) or real(request))
+        assert len({library.explain_miss(shop, one, "test_a", 1, 1) for _ in range(2)}) == 1
+        assert len(looked) == 3  # the request's each time, the entry's once
+
+    def test_an_entry_that_cannot_share_as_many_words_is_not_counted(self, tmp_path, shop, monkeypatch):
+        save(shop, recorded("refund my red shoes"), recorded(" ".join(f"word{number}" for number in range(200)), test="test_b"))
+        library = Library(tmp_path)
+        counted = []
+        real = library._words_of
+        monkeypatch.setattr(library, "_words_of", lambda entry: counted.append(entry.test) or real(entry))
+        assert "the nearest recording is of test_a" in library.explain_miss(shop, asked("refund my red hats"), "test_x", 1, 1)
+        assert counted == ["test_a", "test_b"]
+
+    def test_a_request_without_words(self, tmp_path, shop):
+        library = Library(tmp_path)
+        one = asked()
+        save(shop, replace(recorded(), key="k", request={"url": one.url}))
+        assert "the nearest recording is of test_a" in library.explain_miss(shop, one, "test_x", 1, 1)
 
     def test_a_fixture_is_no_node(self, tmp_path, shop):
         assert self.explain(tmp_path, shop, "fixture:app")[-1] == "record it: pytest --llm-eval --llm-record missing test_shop.py"

@@ -20,6 +20,7 @@ from pytest_touchstone.recording.store import (
     newest,
     read_recording,
     recording_path,
+    scan_recording,
     write_recording,
 )
 
@@ -34,7 +35,7 @@ def entry(**changes):
         trial=1,
         occurrence=1,
         at=AT,
-        request={"method": "POST", "url": "http://localhost/v1"},
+        request={"method": "POST", "url": "http://localhost/v1/chat/completions"},
         status=200,
         headers={"content-type": "application/json"},
         body={"json": {"id": "1", "text": "hi"}},
@@ -246,37 +247,31 @@ class TestFile:
         with pytest.raises(RecordingError, match=r"x.jsonl: is larger than 10 bytes; delete it and record again with --llm-record all"):
             read_recording(path)
 
+    def test_messages_show_paths_relative_to_the_root_where_possible(self, tmp_path):
+        path = recording_path(tmp_path / "evals" / "test_shop.py")
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{HEADER}\n{{\n")
+        with pytest.raises(RecordingError) as caught:
+            read_recording(path, root=tmp_path)
+        assert str(caught.value) == f"evals/__recordings__/test_shop.jsonl:2: is cut off or is not JSON; {AGAIN}"
+        assert scan_recording(path, root=tmp_path / "elsewhere").faults == (f"{path}:2: is cut off or is not JSON; {AGAIN}",)
+
+    def test_a_scan_gives_what_is_usable_with_its_line(self, tmp_path):
+        path = tmp_path / "x.jsonl"
+        path.write_text(f"{HEADER}\n{{\n{encode_entry(entry())}\n")
+        scan = scan_recording(path)
+        assert scan.entries == ((3, entry()),)
+        assert len(scan.faults) == 1
+
+    def test_a_link_to_nowhere_is_told(self, tmp_path):
+        path = tmp_path / "x.jsonl"
+        path.symlink_to("gone")
+        with pytest.raises(RecordingError, match=r"x.jsonl: cannot be read \(No such file or directory\); make it readable"):
+            read_recording(path)
+
     def test_a_file_that_cannot_be_read(self, tmp_path):
         with pytest.raises(RecordingError, match=r"cannot be read \(Is a directory\); make it readable, or delete it and record again"):
             read_recording(tmp_path)
-
-
-class TestSameAnswer:
-    def test_ids_and_time_stamps_do_not_count(self):
-        one = entry(body={"json": {"id": "1", "created": 5, "choices": [{"message": {"content": "hi"}}]}})
-        same = entry(body={"json": {"id": "2", "created": 6, "choices": [{"message": {"content": "hi"}}]}}, at=AT.replace("2026", "2027"))
-        assert one.same_answer(same)
-        assert not one.same_answer(replace(same, status=400))
-        assert not one.same_answer(entry(body={"json": {"choices": []}}))
-        assert not one.same_answer(entry(body={"text": "hi"}))
-
-    def test_ids_of_tool_calls_do(self):
-        one, other = ({"json": {"choices": [{"message": {"tool_calls": [{"id": number}]}}]}} for number in ("a", "b"))
-        assert not entry(body=one).same_answer(entry(body=other))
-
-    def test_streams(self):
-        def stream(identity, text):
-            shapes = [
-                {
-                    "data": {"id": identity, "message": {"id": identity, "model": "m"}, "delta": None},
-                    "vary": {"/delta": [text, text], "/id": [identity]},
-                },
-                {"raw": "data: [DONE]"},
-            ]
-            return {"sse": {"layout": 0, "shapes": shapes, "order": [0, 0, 1], "tail": ""}}
-
-        assert entry(body=stream("1", "hi")).same_answer(entry(body=stream("2", "hi")))
-        assert not entry(body=stream("1", "hi")).same_answer(entry(body=stream("1", "ho")))
 
 
 class TestModules:

@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_touchstone.cases import Case
-from pytest_touchstone.report.model import summarize
-from pytest_touchstone.report.terminal import as_pairs, from_pairs, judge_line, plain, summary_table, trial_block
+from pytest_touchstone.report.model import Cost, summarize
+from pytest_touchstone.report.terminal import (
+    Failure,
+    as_pairs,
+    call_lines,
+    from_pairs,
+    further_failures,
+    plain,
+    summary_table,
+    trial_block,
+    unpriced_note,
+)
 from pytest_touchstone.trial import Call, Score, Trial, TrialRecord, Usage
 
 
@@ -25,6 +35,15 @@ def trial(output=None, *, set_output=True, scores=(), calls=(), judge_calls=(), 
 def record(**fields):
     defaults = {"nodeid": "t.py::test[a]", "suite": "t.py::test", "case_id": "a", "source": "a:1", "content_hash": "", "split": "train"}
     return TrialRecord(**{**defaults, "outcome": "passed", **fields})
+
+
+OUTCOMES = [
+    record(case_id=str(index), outcome=outcome, tags=("even",) if index % 2 == 0 else ())
+    for index, outcome in enumerate(["passed", "passed", "failed", "error", "unscored", "not_run"])
+]
+PRICED = Call(provider="openai", model="m", usage=Usage(input_tokens=10, output_tokens=5), cost_usd=0.5)
+UNPRICED = Call(provider="local", model="m", usage=Usage(input_tokens=1), cost_reason="no price is known for m at local")
+JUDGED = Call(role="judge", provider="openai", model="j", usage=Usage(input_tokens=1, output_tokens=1), cost_usd=0.25)
 
 
 def test_a_block_says_where_what_and_how_well():
@@ -67,7 +86,8 @@ def test_a_block_says_where_what_and_how_well():
         "calls\n"
         "  openai m, 812 ms, 1,200 + 7 tokens, cost $0.0012\n"
         "  judge local j, 100 ms (replayed), unknown + unknown tokens, cost unknown (no price is known for local)\n"
-        "    HTTP 400"
+        "    HTTP 400\n"
+        "  in all: 2 calls, >= 1,200 + >= 7 tokens, cost $0.0012 now, unknown when recorded"
     )
 
 
@@ -76,6 +96,10 @@ def test_json_is_compared_as_structure_even_where_the_output_is_text():
     assert '-   "b": 3,' in shown
     assert '+   "b": 2' in shown
     assert '    "a": 1,' in shown
+
+
+def test_text_that_is_no_json_is_compared_as_text():
+    assert "  + Sure." in plain(trial_block(trial("Sure.", expected={"a": 1})))
 
 
 def test_equal_texts_show_no_diff():
@@ -143,30 +167,98 @@ def test_nothing_untrusted_reaches_the_terminal_as_it_is(output, reason):
     assert text.encode()
 
 
+def test_calls_of_one_kind_are_added_up_apart():
+    shown = plain(trial_block(trial("x", calls=[PRICED, PRICED], judge_calls=[JUDGED])))
+    assert "\n  app: 2 calls, 20 + 10 tokens, cost $1.00\n  in all: 3 calls, 21 + 11 tokens, cost $1.25" in shown
+
+
+def test_one_call_is_not_added_up():
+    assert "app:" not in plain(trial_block(trial("x", calls=[Call(provider="openai", model="m")])))
+
+
 def test_the_table_counts_every_trial_by_suite_and_tag():
-    calls = (
-        Call(provider="openai", model="m", usage=Usage(input_tokens=10, output_tokens=5), cost_usd=0.5),
-        Call(provider="local", model="m", usage=Usage(input_tokens=1)),
-        Call(role="judge", provider="openai", model="j", usage=Usage(input_tokens=1, output_tokens=1), cost_usd=0.25),
+    assert plain(summary_table(summarize([*OUTCOMES, record(suite="t.py::other")]))) == (
+        "suite        cases  passed  failed  error  unscored  not run  pass rate\n"
+        "t.py::test       6       2       1      1         1        1      66.7%\n"
+        "  even           3       1       1      0         1        0      50.0%\n"
+        "t.py::other      1       1       0      0         0        0     100.0%"
     )
-    outcomes = ["passed", "passed", "failed", "error", "unscored", "not_run"]
-    records = [
-        record(case_id=str(index), outcome=outcome, tags=("even",) if index % 2 == 0 else ()) for index, outcome in enumerate(outcomes)
-    ]
-    suites = summarize([*records, record(suite="t.py::other", calls=calls)])
+
+
+def test_the_table_adds_up_what_the_application_asked():
+    suites = summarize([*OUTCOMES, record(suite="t.py::other", calls=(PRICED, UNPRICED))])
     assert plain(summary_table(suites)) == (
-        "suite        cases  passed  failed  error  unscored  not run  pass rate  calls            tokens                  cost\n"
-        "t.py::test       6       2       1      1         1        1      66.7%      0                 -                     -\n"
-        "  even           3       1       1      0         1        0      50.0%      0                 -                     -\n"
-        "t.py::other      1       1       0      0         0        0     100.0%      2  15 + 1 uncounted  $0.5000 + 1 unpriced"
+        "suite        cases  passed  failed  error  unscored  not run  pass rate  calls  tokens in   out        cost\n"
+        "t.py::test       6       2       1      1         1        1      66.7%      0          -     -           -\n"
+        "  even           3       1       1      0         1        0      50.0%      0          -     -           -\n"
+        "t.py::other      1       1       0      0         0        0     100.0%      2      >= 10  >= 5  >= $0.5000"
     )
-    assert judge_line(suites) == ("", "judges: 1 call, 2 tokens, cost $0.2500")
+    assert plain(call_lines(suites)) == (
+        "app: 2 calls, >= 10 + >= 5 tokens, cost at least $0.5000 (1 call without a price: no price is known for m at local)"
+    )
+
+
+def test_judges_have_a_column_and_a_line_of_their_own():
+    suites = summarize([record(calls=(JUDGED, JUDGED)), record(suite="t.py::other", calls=(PRICED,))])
+    header, first, second = plain(summary_table(suites)).splitlines()
+    assert header.split()[-4:] == ["out", "cost", "judge", "cost"]
+    assert first.split()[-5:] == ["0", "-", "-", "-", "$0.5000"]
+    assert second.split()[-5:] == ["1", "10", "5", "$0.5000", "-"]
+    assert plain(call_lines(suites)) == (
+        "app: 1 call, 10 + 5 tokens, cost $0.5000\njudges: 2 calls, 2 + 2 tokens, cost $0.5000\nin all: 3 calls, 12 + 7 tokens, cost $1.00"
+    )
+
+
+def test_what_is_paid_now_and_what_replayed_calls_cost_are_told_apart():
+    replayed = [Call(provider="openai", model="m", cost_usd=0.6, replayed=True)] * 2
+    assert plain(call_lines(summarize([record(calls=replayed)]))) == (
+        "app: 2 calls, unknown + unknown tokens, cost $0.00 now, $1.20 when recorded"
+    )
+    assert plain(call_lines(summarize([record(calls=[*replayed, PRICED])]))).endswith("cost $0.5000 now, $1.20 when recorded")
 
 
 def test_a_rate_of_nothing_is_unknown():
     table = plain(summary_table(summarize([record(outcome="error", calls=(Call(provider="p", model="m"),))])))
-    assert table.splitlines()[1].split()[-4:] == ["-", "1", "unknown", "unknown"]
-    assert judge_line(summarize([record()])) is None
+    assert table.splitlines()[1].split()[-5:] == ["-", "1", "unknown", "unknown", "unknown"]
+    assert call_lines(summarize([record()])) == []
+
+
+def test_reasons_for_a_missing_price_are_given_once():
+    lines = plain(call_lines(summarize([record(calls=(UNPRICED, JUDGED))]))).splitlines()
+    assert lines == [
+        "app: 1 call, unknown + unknown tokens, cost unknown",
+        "judges: 1 call, 1 + 1 tokens, cost $0.2500",
+        "in all: 2 calls, >= 1 + >= 1 tokens, cost at least $0.2500 (1 call without a price: no price is known for m at local)",
+    ]
+
+
+def test_reasons_for_a_missing_price_are_few_and_safe():
+    assert unpriced_note(Cost()) == ""
+    note = unpriced_note(Cost(usd=None, unpriced=1200, reasons=("a \x1b", "b", "c", "d")))
+    assert note == " (1,200 calls without a price: a \\x1b; b; and 2 more)"
+    assert unpriced_note(Cost(usd=None, unpriced=1)) == " (1 call without a price)"
+
+
+def test_further_failures_are_a_line_each_and_say_how_to_see_more():
+    failures = [
+        Failure(nodeid="t.py::test[late return's]", case_id="late return's", reason="failed exact_match: expected 1, got 2\x1b"),
+        Failure(nodeid="t.py::test[gift]", case_id="gift", reason="x" * 500),
+        Failure(nodeid="t.py::test[none]", case_id="none", reason=""),
+    ]
+    lines = plain(further_failures({"t.py::test": failures, "t.py::other": failures[1:2]}, width=60)).splitlines()
+    assert lines[:2] == ["3 more of t.py::test, a line each", "  late return's  failed exact_match: expected 1, got 2\\x1b"]
+    assert lines[2] == f"  gift{' ' * 11}{'x' * 28}…{'x' * 14}"
+    assert lines[3:5] == ["  none", "1 more of t.py::other, a line each"]
+    assert lines[-2:] == [
+        """one of them in full: pytest --llm-eval 't.py::test[late return'"'"'s]' -vv""",
+        "all in full: --llm-show all",
+    ]
+
+
+def test_a_narrow_terminal_leaves_room_for_a_reason():
+    failure = Failure(nodeid="t.py::test[a]", case_id="a" * 100, reason="x" * 100)
+    (_, text), *_ = further_failures({"t.py::test": [failure]}, width=20)[1:]
+    assert text == f"  {'a' * 26}…{'a' * 13}  {'x' * 26}…{'x' * 13}"
 
 
 def test_many_tags_are_counted_unless_all_are_asked_for():

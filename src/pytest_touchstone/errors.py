@@ -72,11 +72,19 @@ class ExportError(TouchstoneError):
     """An export would be wrong, so nothing was written."""
 
 
+class TrialTimeout(TouchstoneError):
+    """A test body did not end within its time, so there is no verdict."""
+
+
 class RecordingMiss(BaseException):
     """In replay mode a request has no recording.
 
     Derived from BaseException because provider SDKs wrap and retry ordinary exceptions, which would bury it.
     """
+
+
+class BudgetSpent(BaseException):
+    """A live model call may not begin: the run's budget is used up; BaseException for the reason of `RecordingMiss`."""
 
 
 class NetworkBlocked(BaseException):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Split = Literal["train", "holdout"]
-RecordMode = Literal["none", "missing", "all", "off"]
+RecordMode = Literal["none", "missing", "all", "rewrite", "off"]
 
 
 class ExitStatus(IntEnum):
@@ -22,10 +22,12 @@ class ExitStatus(IntEnum):
 
     `ERRORS`: nothing failed, but at least one trial is an error (the app, a provider or a worker broke).
     `UNSCORED`: nothing failed or broke, but at least one trial has no usable verdict.
+    `BUDGET`: nothing failed or broke, but the budget ended the run before every trial was made.
     """
 
     ERRORS = 10
     UNSCORED = 11
+    BUDGET = 12
 
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -52,16 +54,34 @@ class Settings:
     """The settings of one run, frozen once pytest is configured.
 
     `split` and `limit` select cases (None: all); `limit` counts per golden marker.
-    `record` is the recording mode; `allow_hosts` are host names that replay mode may still reach.
+    `concurrency` is how many bodies run at once (>= 1), over all processes of the run; `timeout_s` bounds one body in seconds, None for no
+    bound; `repeat` is how often each case is tried (>= 1); `alone_fixtures` names fixtures whose tests run alone.
+    `record` is the recording mode, `record_ignore` the paths of JSON body fields that do not tell requests apart.
+    `allow_hosts` are host names that replay mode may still reach.
     `export` is the folder that receives training data, None for no export.
+    `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
+    processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
+    nothing runs, and what a run would ask is printed.
+    `show` is how many failures of each suite are printed in full (>= 0), None for all; `progress` is whether a terminal gets a live line.
     """
 
     split: Split | None = None
     limit: int | None = None
+    concurrency: int = 16
+    timeout_s: float | None = None
+    repeat: int = 1
+    alone_fixtures: tuple[str, ...] = ()
     record: RecordMode = "missing"
+    record_ignore: tuple[tuple[str, ...], ...] = ()
     allow_hosts: tuple[str, ...] = ()
     judge: JudgeSettings = JudgeSettings()
     export: Path | None = None
+    max_in_flight: int | None = None
+    max_calls: int | None = None
+    max_cost_usd: float | None = None
+    plan: bool = False
+    show: int | None = 20
+    progress: bool = True
 
 
 def default_record_mode(environ: Mapping[str, str]) -> RecordMode:
@@ -72,4 +92,9 @@ def default_record_mode(environ: Mapping[str, str]) -> RecordMode:
     >>> default_record_mode({})
     'missing'
     """
-    return "none" if environ.get("CI", "").lower() not in {"", "0", "false"} else "missing"
+    return "none" if in_ci(environ) else "missing"
+
+
+def in_ci(environ: Mapping[str, str]) -> bool:
+    """Whether `CI` is set to something other than an empty string, `0` or `false`."""
+    return environ.get("CI", "").lower() not in {"", "0", "false"}

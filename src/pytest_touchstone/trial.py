@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
-from pytest_touchstone.errors import NetworkBlocked, RecordingMiss, ScorerError, TouchstoneError
+from pytest_touchstone.errors import BudgetSpent, NetworkBlocked, RecordingMiss, ScorerError, TouchstoneError
 from pytest_touchstone.settings import JudgeSettings, Split
 from pytest_touchstone.text import visible
 
@@ -37,7 +37,7 @@ DEFAULT_THRESHOLD = 0.5
 
 # Raised inside a scorer, these wait until the other scorers have had their say; every other BaseException that is no Exception
 # (Ctrl-C, a timeout, pytest.skip) stops the check at once.
-_HELD_BACK = (Exception, RecordingMiss, NetworkBlocked)
+_HELD_BACK = (Exception, RecordingMiss, NetworkBlocked, BudgetSpent)
 
 _asking_as: contextvars.ContextVar[Role] = contextvars.ContextVar("touchstone_asking_as", default="app")
 
@@ -362,8 +362,8 @@ class Trial:
         with self._recording:
             self.scorers.extend(scorers)
             self.scores.extend(scores)
-        # A replay miss explains more than the errors that may follow from it, so it goes first.
-        for kinds in ((RecordingMiss, NetworkBlocked), TouchstoneError):
+        # What was refused explains more than the errors that may follow from it, so it goes first.
+        for kinds in ((RecordingMiss, NetworkBlocked, BudgetSpent), TouchstoneError):
             for result in results:
                 if isinstance(result, kinds):
                     raise result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -17,6 +16,7 @@ from pytest_touchstone.errors import ExportError
 from pytest_touchstone.export.example import Example, LeftOut, plain, validate_example
 from pytest_touchstone.export.formats import TRL_FORMAT, encode_trl, trl_row
 from pytest_touchstone.export.leak import leaks
+from pytest_touchstone.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -345,33 +345,9 @@ def _is_ours(manifest: Path) -> bool:
 def _write(folder: Path, data: bytes, manifest: Manifest) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if data:
-        _replace(folder / TRAIN_FILE, data)
+        replace_file(folder / TRAIN_FILE, data)
     else:
         (folder / TRAIN_FILE).unlink(missing_ok=True)
     text = json.dumps(manifest.to_dict(), ensure_ascii=False, indent=2) + "\n"
     # A lone surrogate in a case's reason becomes its JSON escape.
-    _replace(folder / MANIFEST_FILE, text.encode("utf-8", "backslashreplace"))
-    _sync_folder(folder)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_file(folder / MANIFEST_FILE, text.encode("utf-8", "backslashreplace"))

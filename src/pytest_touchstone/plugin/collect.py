@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 MARKER_OPTIONS = ("input", "expected", "id", "split", "where", "limit")
 MAX_TEST_ID = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What a golden test is parametrized with: the case, and which of its trials this is, from 1."""
+
+    case: Case
+    number: int
 
 
 class GoldenCollector:
@@ -42,7 +51,11 @@ class GoldenCollector:
             raise pytest.Collector.CollectError(msg)
         golden = self._load(marker, metafunc.definition)
         self.holdout.update({case.content_hash: case for case in golden.holdout})
-        metafunc.parametrize("case", golden.cases, indirect=True, ids=test_ids(golden.cases))
+        # Each case once, then each again: what stops the run early leaves as many cases as possible tried.
+        numbers = range(1, self.settings.repeat + 1)
+        attempts = [Attempt(case=case, number=number) for number in numbers for case in golden.cases]
+        ids = [_numbered(id_, number) for number in numbers for id_ in test_ids(golden.cases)]
+        metafunc.parametrize("case", attempts, indirect=True, ids=ids)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
@@ -55,16 +68,17 @@ class GoldenCollector:
         return sorted({fingerprint(case) for case in self.holdout.values()})
 
     def _unselected(self, items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
-        taken: Counter[str] = Counter()
+        taken: defaultdict[str, set[str]] = defaultdict(set)
         for item in items:
             case = case_of(item)
             if case is None:
                 continue
-            suite = suite_of(item)
-            if (self.settings.split or case.split) != case.split or taken[suite] == self.settings.limit:
+            cases = taken[suite_of(item)]
+            is_full = len(cases) == self.settings.limit and case.id not in cases
+            if (self.settings.split or case.split) != case.split or is_full:
                 yield item
             else:
-                taken[suite] += 1
+                cases.add(case.id)
 
     def _load(self, marker: pytest.Mark, definition: pytest.Item) -> Golden:
         options = _marker_options(marker, definition)
@@ -101,11 +115,25 @@ def fingerprint(case: Case) -> str:
 
 def case_of(item: pytest.Item) -> Case | None:
     """The golden case of a collected test, None for any other test."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None or item.get_closest_marker("golden") is None:
-        return None
-    case = callspec.params.get("case")
-    return None if case is None or type(case).__name__ != "Case" else case
+    attempt = _attempt_of(item)
+    return None if attempt is None else attempt.case
+
+
+def number_of(item: pytest.Item) -> int:
+    """Which trial of its case a golden test is, from 1."""
+    attempt = _attempt_of(item)
+    return 1 if attempt is None else attempt.number
+
+
+def name_in_recordings(item: pytest.Item) -> str:
+    """The test's name in its module, the same for every trial of a case: `test_refunds[late-return]`."""
+    name = item.nodeid.partition("::")[2]
+    number = number_of(item)
+    if number == 1:
+        return name
+    callspec: Any = getattr(item, "callspec", None)
+    ids = [id_.removesuffix(f"@{number}") if each == "case" else id_ for each, id_ in _named_ids(callspec)]
+    return f"{name.partition('[')[0]}[{'-'.join(ids)}]"
 
 
 def suite_of(item: pytest.Item) -> str:
@@ -128,6 +156,17 @@ def test_ids(cases: Sequence[Case]) -> list[str]:
     plain = [_plain_id(case.id) for case in cases]
     count = Counter(plain)
     return [id_ if count[id_] == 1 and id_ else f"{id_}-{_short_hash(case.id)}".lstrip("-") for id_, case in zip(plain, cases, strict=True)]
+
+
+def _attempt_of(item: pytest.Item) -> Attempt | None:
+    callspec: Any = getattr(item, "callspec", None)
+    attempt = None if callspec is None else callspec.params.get("case")
+    return attempt if isinstance(attempt, Attempt) else None
+
+
+def _numbered(id_: str, number: int) -> str:
+    # `@` is in no id of a case.
+    return id_ if number == 1 else f"{id_}@{number}"
 
 
 def _plain_id(case_id: str) -> str:

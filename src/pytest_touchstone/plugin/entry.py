@@ -36,16 +36,28 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         set_placeholder_keys(early_config)
 
 
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Keep a plan in this process."""
+    if config.getoption("llm_plan"):
+        from pytest_touchstone.plugin.plan import stay_in_one_process
+
+        stay_in_one_process(config)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and with `--llm-eval` the plugins that do the work."""
     config.addinivalue_line("markers", GOLDEN_MARKER)
+    config.addinivalue_line("markers", ALONE_MARKER)
     if config.getoption("llm_eval"):
         from pytest_touchstone.plugin.session import register
 
         register(config)
     elif config.getoption("llm_export"):
         msg = "--llm-export writes what a run with --llm-eval found; add --llm-eval"
+        raise pytest.UsageError(msg)
+    elif config.getoption("llm_plan"):
+        msg = "--llm-plan says what a run with --llm-eval would ask; add --llm-eval"
         raise pytest.UsageError(msg)
 
 
@@ -58,4 +70,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 GOLDEN_MARKER = (
     "golden(*sources, input=None, expected=None, id=None, split=None, where=None, limit=None): "
     "one test for each golden case of the sources (files, globs, callables, lists); runs with --llm-eval, through the fixture `case`"
+)
+ALONE_MARKER = (
+    "llm_alone(reason=None): run this golden test with no other beside it, because it changes the whole process; "
+    "without effect on other tests"
 )

@@ -33,6 +33,30 @@ def pytest_llm_scorers() -> Sequence[Scorer]:  # type: ignore[empty-body]
     """
 
 
+def pytest_llm_request(request: dict[str, Any]) -> None:
+    r"""Change what counts of a request when its recording is looked for.
+
+    Called with every request of a golden test, in the process and thread that makes it, before its recording is looked up or made;
+    never where `--llm-record` is `off`. `request` is a copy, its secrets redacted: `method`, `url`, and `body`, which is a JSON value, a
+    text, or None for bodies that are neither. Change it in place. What is really sent stays as it is.
+    Requests that are equal afterwards are one request, and a recording keeps the changed form. So change it in the same way every time:
+    replace what differs from run to run (dates, random ids), and nothing that the answer depends on.
+    Every implementation is called. One that raises makes the trial an error that names it.
+
+    Example::
+
+        # conftest.py
+        import re
+
+        def pytest_llm_request(request):
+            for message in request["body"].get("messages", []) if isinstance(request["body"], dict) else []:
+                if isinstance(message["content"], str):
+                    message["content"] = re.sub(r"Today is [\d-]+", "Today is (some day)", message["content"])
+
+    Added in version 0.1.
+    """
+
+
 def pytest_llm_example(example: dict[str, Any], trial: Trial) -> bool | None:
     """Change or drop a training example before it is exported.
 

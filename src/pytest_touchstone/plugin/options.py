@@ -5,10 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from pytest_touchstone.errors import SettingsError
 from pytest_touchstone.settings import RECORD_MODES, SPLITS, JudgeSettings, RecordMode, Settings, default_record_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+ALL = "all"
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -32,9 +40,30 @@ def add_options(parser: pytest.Parser) -> None:
         "Example: --llm-limit 20",
     )
     group.addoption(
+        "--llm-concurrency",
+        type=_positive,
+        metavar="N",
+        help="Run the bodies of at most N golden tests at once; with pytest-xdist the workers share them. Default: ini llm_concurrency, "
+        "else 16. Example: --llm-concurrency 64",
+    )
+    group.addoption(
+        "--llm-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="End a test body that takes longer; its trial is an error. Default: ini llm_timeout, else no bound. "
+        "Example: --llm-timeout 120",
+    )
+    group.addoption(
+        "--llm-repeat",
+        type=_positive,
+        metavar="N",
+        help="Try each case N times; the k-th trial replays the k-th recorded answers. Default: 1. Example: --llm-repeat 5",
+    )
+    group.addoption(
         "--llm-record",
         choices=RECORD_MODES,
         help="Recordings: none replays only, without network or keys; missing replays and records what is missing; all records anew; "
+        "rewrite does too, and drops what a full run did not ask for; "
         "off calls live and stores nothing. Default: none where CI is set, else missing. Example: --llm-record all",
     )
     group.addoption(
@@ -62,10 +91,66 @@ def add_options(parser: pytest.Parser) -> None:
         help="Write failing train cases with a verified target, and the passing ones beside them, as training data to DIR. "
         "Default: no export. Example: --llm-export training",
     )
+    group.addoption(
+        "--llm-max-in-flight",
+        type=_positive,
+        metavar="N",
+        help="Have at most N live requests on their way to one host at once, fewer after its rate limits; with pytest-xdist the workers "
+        "share them. Default: ini llm_max_in_flight_per_host, else as many as --llm-concurrency. Example: --llm-max-in-flight 8",
+    )
+    group.addoption(
+        "--llm-max-calls",
+        type=_positive,
+        metavar="N",
+        help="Make at most N live model calls, those of judges included; what is left then does not run. Default: ini llm_max_calls, "
+        "else no limit. Example: --llm-max-calls 500",
+    )
+    group.addoption(
+        "--llm-max-cost",
+        type=_dollars,
+        metavar="USD",
+        help="Begin no live model call once those before have cost USD dollars; what is left then does not run. Default: ini llm_max_cost, "
+        "else no limit. Example: --llm-max-cost 2.50",
+    )
+    group.addoption(
+        "--llm-plan",
+        action="store_true",
+        help="Run nothing; print how many cases, calls, tokens and dollars a run would take, going by the recordings. "
+        "Example: pytest --llm-eval --llm-plan",
+    )
+    group.addoption(
+        "--llm-show",
+        type=_count_or_all,
+        metavar="N|all",
+        help="Print the first N failures of each golden test in full, and one line for each further one. Default: ini llm_show, else 20; "
+        "all with -v. Example: --llm-show all",
+    )
+    group.addoption(
+        "--llm-no-progress",
+        action="store_true",
+        help="Print no live line of progress. Default: a terminal gets one, but not with -q or -s, nor where CI is set. "
+        "Example: --llm-no-progress",
+    )
     parser.addini("llm_judge", "The model that judge(...) asks, as --llm-judge.", default="")
     parser.addini("llm_judge_base_url", "Where the judge is reached, as --llm-judge-base-url.", default="")
     parser.addini("llm_judge_timeout", "Seconds for one verdict, retries and waits included.", default="60")
+    parser.addini("llm_concurrency", "How many golden tests run at once, as --llm-concurrency.", default="16")
+    parser.addini("llm_timeout", "Seconds for one test body, as --llm-timeout.", default="")
+    parser.addini(
+        "llm_alone_fixtures", "Fixtures that change the whole process, one a line: their tests run alone.", type="linelist", default=[]
+    )
+    parser.addini("llm_max_in_flight_per_host", "Live requests on their way to one host at once, as --llm-max-in-flight.", default="")
+    parser.addini("llm_max_calls", "How many live model calls a run may make, as --llm-max-calls.", default="")
+    parser.addini("llm_max_cost", "What a run may cost in US dollars, as --llm-max-cost.", default="")
+    parser.addini("llm_show", "How many failures of each golden test are printed in full, as --llm-show.", default="20")
+    parser.addini("llm_progress", "Whether a terminal gets a live line of progress.", type="bool", default=True)
     parser.addini("llm_record", "The recording mode, as --llm-record.", default="")
+    parser.addini(
+        "llm_record_ignore",
+        "Paths of fields of JSON request bodies that do not tell requests apart, one a line: metadata.session, messages.*.name.",
+        type="linelist",
+        default=[],
+    )
     parser.addini("llm_allow_hosts", "Hosts that replay may reach, one a line, as --llm-allow-host.", type="linelist", default=[])
 
 
@@ -80,7 +165,12 @@ def read_settings(config: pytest.Config) -> Settings:
     return Settings(
         split=option.llm_split,
         limit=option.llm_limit,
+        concurrency=option.llm_concurrency or _whole_number(config, "llm_concurrency"),
+        timeout_s=_timeout(config),
+        repeat=option.llm_repeat or 1,
+        alone_fixtures=tuple(config.getini("llm_alone_fixtures")),
         record=record_mode(config, config.option),
+        record_ignore=tuple(_paths(config)),
         allow_hosts=(*config.getini("llm_allow_hosts"), *option.llm_allow_host),
         judge=JudgeSettings(
             model=option.llm_judge or config.getini("llm_judge") or None,
@@ -88,6 +178,12 @@ def read_settings(config: pytest.Config) -> Settings:
             timeout_s=_seconds(config, "llm_judge_timeout"),
         ),
         export=None if export is None else Path(config.invocation_params.dir, export),
+        max_in_flight=option.llm_max_in_flight or _optional(config, "llm_max_in_flight_per_host", _positive, "8"),
+        max_calls=option.llm_max_calls or _optional(config, "llm_max_calls", _positive, "500"),
+        max_cost_usd=option.llm_max_cost or _optional(config, "llm_max_cost", _dollars, "2.50"),
+        plan=option.llm_plan,
+        show=_shown_in_full(config),
+        progress=not option.llm_no_progress and config.getini("llm_progress"),
     )
 
 
@@ -103,6 +199,78 @@ def record_mode(config: pytest.Config, option: argparse.Namespace) -> RecordMode
             return known
     msg = f"ini llm_record is {mode!r}; use one of {', '.join(RECORD_MODES)}"
     raise pytest.UsageError(msg)
+
+
+def _shown_in_full(config: pytest.Config) -> int | None:
+    if (asked := config.option.llm_show) is not None:
+        return None if asked == ALL else asked
+    text = config.getini("llm_show")
+    try:
+        value = _count_or_all(text)
+    except argparse.ArgumentTypeError as error:
+        msg = f"ini llm_show is {error}, for example llm_show = 50"
+        raise pytest.UsageError(msg) from error
+    return None if value == ALL or config.get_verbosity() > 0 else int(value)
+
+
+def _count_or_all(text: str) -> int | str:
+    if text == ALL:
+        return ALL
+    if text.isascii() and text.isdigit():
+        return int(text)
+    msg = f"{text!r}; give a whole number of at least 0, or {ALL}"
+    raise argparse.ArgumentTypeError(msg)
+
+
+def _paths(config: pytest.Config) -> Iterator[tuple[str, ...]]:
+    lines: list[str] = config.getini("llm_record_ignore")
+    if lines:
+        from pytest_touchstone.recording.key import parse_path
+
+        for line in lines:
+            try:
+                yield parse_path(line)
+            except SettingsError as error:
+                msg = f"ini llm_record_ignore: {error}"
+                raise pytest.UsageError(msg) from error
+
+
+def _timeout(config: pytest.Config) -> float | None:
+    given: float | None = config.option.llm_timeout
+    if given is None:
+        return _seconds(config, "llm_timeout") if config.getini("llm_timeout") else None
+    if not 0 < given < float("inf"):
+        msg = f"--llm-timeout is {given:g}; give a number of seconds above 0, for example --llm-timeout 120"
+        raise pytest.UsageError(msg)
+    return given
+
+
+def _whole_number(config: pytest.Config, name: str) -> int:
+    try:
+        return _positive(config.getini(name))
+    except argparse.ArgumentTypeError as error:
+        msg = f"ini {name}: {error}, for example {name} = 16"
+        raise pytest.UsageError(msg) from error
+
+
+def _optional(config: pytest.Config, name: str, read: Callable[[str], T], example: str) -> T | None:
+    text: str = config.getini(name)
+    try:
+        return read(text) if text else None
+    except argparse.ArgumentTypeError as error:
+        msg = f"ini {name}: {error}, for example {name} = {example}"
+        raise pytest.UsageError(msg) from error
+
+
+def _dollars(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        msg = f"{text!r} is not a number of US dollars above 0"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def _seconds(config: pytest.Config, name: str) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from pytest_touchstone.errors import BudgetSpent
 from pytest_touchstone.text import visible
 from pytest_touchstone.trial import CheckFailed, Unscored
 
@@ -17,6 +18,7 @@ REASON_WIDTH = 300
 FROM_TIMEOUT = "from pytest-timeout"
 _OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
     (pytest.skip.Exception, "not_run"),
+    (BudgetSpent, "not_run"),
     (Unscored, "unscored"),
     (AssertionError, "failed"),
     (pytest.fail.Exception, "failed"),
@@ -45,10 +47,17 @@ def reason_of(error: BaseException | None) -> str:
     text = str(error).strip() or type(error).__name__
     if isinstance(error, CheckFailed):
         text = "; ".join(line for line in text.splitlines()[1:] if not line.startswith("passed ")) or text
-    elif not isinstance(error, (AssertionError, pytest.fail.Exception, pytest.skip.Exception)):
+    elif not isinstance(error, (AssertionError, pytest.fail.Exception, pytest.skip.Exception, BudgetSpent)):
         text = f"{type(error).__name__}: {text}"
     line = visible(text.splitlines()[0])
     return line if len(line) <= REASON_WIDTH else f"{line[:REASON_WIDTH]}..."
+
+
+def make_skipped(report: pytest.TestReport, item: pytest.Item, reason: str) -> None:
+    """Have the report of a failed phase say that the test was skipped, and why."""
+    path, line, _ = item.location
+    report.outcome = "skipped"
+    report.longrepr = (path, (line or 0) + 1, f"Skipped: {reason}")
 
 
 def _outcome_of_group(group: BaseExceptionGroup[BaseException]) -> Outcome:

@@ -10,20 +10,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_touchstone.errors import ExportError, TouchstoneError
+from pytest_touchstone.plugin.bodies import current_body
 from pytest_touchstone.plugin.collect import GoldenCollector
+from pytest_touchstone.plugin.extent import EXTENT, Extent
+from pytest_touchstone.plugin.limits import LIMITS, Limits
 from pytest_touchstone.plugin.options import read_settings, record_mode
-from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner
-from pytest_touchstone.plugin.window import BodyRunner
+from pytest_touchstone.plugin.plan import PLAN, Planner
+from pytest_touchstone.plugin.progress import PROGRESS, ProgressLine
+from pytest_touchstone.plugin.shares import make_scheduler, share_of
+from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
+from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, without_trial
+from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.guard import PlaceholderKeys
+from pytest_touchstone.recording.key import KeyRules
 from pytest_touchstone.recording.recorder import Recorder
 from pytest_touchstone.report.model import summarize
-from pytest_touchstone.report.terminal import Line, from_pairs, judge_line, plain, summary_table
+from pytest_touchstone.report.terminal import Line, call_lines, from_pairs, plain, summary_table
 from pytest_touchstone.settings import ExitStatus
 from pytest_touchstone.text import visible
 from pytest_touchstone.trial import TrialRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
 
     from pytest_touchstone.export.write import Manifest
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
 
 RUNNER = "touchstone-trials"
 FOLDER = ".touchstone"
+KEPT = ("suite", "case_id", "outcome", "reason")
 
 
 def register(config: pytest.Config) -> None:
@@ -39,21 +48,45 @@ def register(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     if settings.export is not None and not is_worker:
         _check_export_folder(settings.export)
+    if settings.plan:
+        config.pluginmanager.register(GoldenCollector(settings), "touchstone-collect")
+        config.pluginmanager.register(Planner(config, settings, journal_dir=config.rootpath / FOLDER / "journals"), PLAN)
+        return
     only_controls = not is_worker and config.getoption("dist", "no") != "no"
+    limits = Limits(config, settings, folder=config.rootpath / FOLDER)
+    config.pluginmanager.register(limits, LIMITS)
     recorder = Recorder(
         mode=settings.record,
         journal_dir=config.rootpath / FOLDER / "journals",
         rootdir=config.rootpath,
         allow_hosts=settings.allow_hosts,
         environ=os.environ,
+        rules=KeyRules(ignore=settings.record_ignore, change=RequestHook(config)),
+        carry=(current_body,),
+        paces=limits.paces,
+        budget=limits.budget,
     )
+    config.pluginmanager.register(Extent(config, recorder), EXTENT)
     if not only_controls:
         collector = GoldenCollector(settings)
         config.pluginmanager.register(collector, "touchstone-collect")
-        config.pluginmanager.register(TrialRunner(config, settings, recorder, collector), RUNNER)
-        config.pluginmanager.register(BodyRunner(), "touchstone-bodies")
+        runner = TrialRunner(config, settings, recorder, collector)
+        config.pluginmanager.register(runner, RUNNER)
+        window = Window(
+            config,
+            width=share_of(settings.concurrency, config),
+            timeout_s=settings.timeout_s,
+            alone_fixtures=settings.alone_fixtures,
+            owned=runner.owned,
+            without_trial=without_trial,
+            spent=limits.spent,
+        )
+        config.pluginmanager.register(window, WINDOW)
     if not is_worker:
-        config.pluginmanager.register(RunSession(config, settings, recorder), "touchstone-session")
+        progress = ProgressLine(os.environ) if settings.progress else None
+        if progress is not None:
+            config.pluginmanager.register(progress, PROGRESS)
+        config.pluginmanager.register(RunSession(config, settings, recorder, limits, progress), "touchstone-session")
 
 
 def set_placeholder_keys(config: pytest.Config) -> None:
@@ -62,6 +95,21 @@ def set_placeholder_keys(config: pytest.Config) -> None:
         keys = PlaceholderKeys()
         keys.start()
         config.add_cleanup(keys.stop)
+
+
+class RequestHook:
+    """The hook `pytest_llm_request`; false while nobody implements it, so that requests cost nothing more."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.hook = config.hook.pytest_llm_request
+
+    def __bool__(self) -> bool:
+        """Whether any conftest or plugin, those of the collected folders included, implements it."""
+        return bool(self.hook.get_hookimpls())
+
+    def __call__(self, request: dict[str, Any]) -> None:
+        """Have every implementation change the request in place."""
+        self.hook(request=request)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,27 +148,35 @@ class TrialRepr:
         return plain(self.block) + ("" if self.inner is None else f"\n\n{self.inner}")
 
 
-def write_lines(tw: Any, lines: Iterable[Line]) -> None:  # noqa: ANN401 - as above
-    """Write styled lines to a pytest TerminalWriter."""
-    for style, text in lines:
-        markup = "light" if style == "dim" else style
-        tw.line(text, **({markup: True} if markup else {}))
-
-
 class RunSession:
     """Every trial of the run, accounted for."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder) -> None:
+    def __init__(
+        self, config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits, progress: ProgressLine | None = None
+    ) -> None:
         self.config = config
+        self.limits = limits
         self.settings = settings
         self.recorder = recorder
+        self.progress = progress
         self.planned: dict[str, TrialRecord] = {}
         self.records: dict[str, TrialRecord] = {}
         self.holdout: set[str] = set()
+        self.died: dict[str, str] = {}
+        self.alone: list[list[Any]] = []
+        self.window_note = ""
         self.expected_failures = 0
         self.plain_failures = 0
         self.unscored: list[pytest.TestReport] = []
         self.notes: list[Line] = []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist's Producer and Scheduling
+        """Keep each worker's window filled."""
+        if config.getoption("dist", "no") != "load":
+            return None
+        workers = max(1, len(config.getoption("tx", None) or []))
+        return make_scheduler(config, log, ahead=8 * max(1, self.settings.concurrency // workers))
 
     def pytest_report_header(self) -> str:
         """Say how this run gets its answers."""
@@ -130,7 +186,7 @@ class RunSession:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather the trial on the report, and give the report the representation that terminal and junit show."""
-        self._take_plan(getattr(report, "touchstone_plan", None))
+        self._take_plan(self._plan_of_this_process() or getattr(report, "touchstone_plan", None))
         data: dict[str, Any] | None = getattr(report, "touchstone", None)
         if str(report.outcome) == "rerun":  # set by pytest-rerunfailures: another attempt follows, and that one counts
             return
@@ -139,6 +195,8 @@ class RunSession:
             return
         record = TrialRecord.from_dict(data["record"])
         self.records[record.nodeid] = record
+        if self.progress is not None:
+            self.progress.called(record.calls)
         self.expected_failures += bool(data.get("expected")) and record.outcome != "passed"
         if report.failed:
             if record.outcome == "unscored":
@@ -147,6 +205,8 @@ class RunSession:
                 self.plain_failures += 1
             if "block" in data:
                 report.longrepr = _representation(data, report.longrepr)  # type: ignore[assignment]
+        # The terminal reporter keeps every report to the end, and what it needs of this one is little.
+        report.touchstone = {"record": {name: data["record"][name] for name in KEPT}}  # type: ignore[attr-defined]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, Any] | None:
@@ -165,9 +225,9 @@ class RunSession:
         """Account for what did not run, store the recordings, export, and set the exit status."""
         if self.config.getoption("collectonly"):
             return
-        runner = self.config.pluginmanager.get_plugin(RUNNER)
-        self._take_plan(runner.plan if isinstance(runner, TrialRunner) else None)
-        self._account_for_the_rest(_why_stopped(session, exitstatus))
+        self._take_plan(self._plan_of_this_process())
+        self._account_for_the_rest(_why_stopped(session, exitstatus, self.recorder.redact(self.limits.spent() or "")))
+        self.notes += [Line("yellow", line) for line in self.limits.lines()]
         failed = self._step("recordings", self._merge_recordings)
         if self.settings.export is not None:
             failed |= self._step("export", self._export)
@@ -175,6 +235,14 @@ class RunSession:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
         elif session.exitstatus == pytest.ExitCode.TESTS_FAILED and not self.plain_failures:
             session.exitstatus = self._status_without_failures()
+        elif session.exitstatus == pytest.ExitCode.OK and self._budget_ended_it():
+            session.exitstatus = ExitStatus.BUDGET
+
+    @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
+    def pytest_lean_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+        """Have pytest's own summary, which comes before and after that of plugins, stay readable and quick with many failures."""
+        with LeanSummary(terminalreporter, limit=self.settings.show).applied():
+            return (yield)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print unscored trials as pytest prints failures, then the table."""
@@ -183,32 +251,39 @@ class RunSession:
         self._print_unscored(terminalreporter)
         suites = summarize(self.in_order())
         terminalreporter.write_sep("=", "golden cases")
-        judged = judge_line(suites)
         table = summary_table(suites, all_tags=self.config.get_verbosity() > 0)
-        write_lines(terminalreporter, [*table, *([judged] if judged else []), *self._expected_note(), *self.notes])
+        write_lines(terminalreporter, [*table, *call_lines(suites), *self._expected_note(), *self._alone_notes(), *self.notes])
 
     def in_order(self) -> list[TrialRecord]:
         """Every planned trial's record, in the order of collection."""
         return [self.records.get(nodeid, planned) for nodeid, planned in self.planned.items()]
+
+    def _plan_of_this_process(self) -> dict[str, Any] | None:
+        runner = self.config.pluginmanager.get_plugin(RUNNER)
+        return runner.take_plan() if isinstance(runner, TrialRunner) else None
 
     def _take_plan(self, plan: dict[str, Any] | None) -> None:
         if plan is not None:
             for data in plan["trials"]:
                 self.planned.setdefault(data["nodeid"], TrialRecord.from_dict(data))
             self.holdout.update(plan["holdout"])
+            self.alone = plan["alone"]
+            self.window_note = plan["note"]
 
     def _take_plain(self, report: pytest.TestReport) -> None:
         if not report.failed:
             return
-        planned = self.planned.get(report.nodeid)
-        if planned is not None and report.when not in {"setup", "call", "teardown"}:
-            # pytest-xdist reports a worker that died by a report of its own.
-            reason = str(report.longrepr).splitlines()[0]
-            self.records[report.nodeid] = dataclasses.replace(planned, outcome="error", reason=reason)
-        else:
+        if report.when in {"setup", "call", "teardown"}:
             self.plain_failures += 1
+        else:  # pytest-xdist reports a worker that died by a report of its own, maybe before anybody has said what is planned
+            self.died[report.nodeid] = str(report.longrepr).splitlines()[0]
 
     def _account_for_the_rest(self, reason: str) -> None:
+        for nodeid, said in self.died.items():
+            if nodeid in self.planned:
+                self.records[nodeid] = dataclasses.replace(self.planned[nodeid], outcome="error", reason=said)
+            else:
+                self.plain_failures += 1
         for nodeid, planned in self.planned.items():
             self.records.setdefault(nodeid, dataclasses.replace(planned, reason=reason))
 
@@ -221,7 +296,9 @@ class RunSession:
         return False
 
     def _merge_recordings(self) -> None:
-        report = self.recorder.merge()
+        extent = self.config.pluginmanager.get_plugin(EXTENT)
+        assert isinstance(extent, Extent)
+        report = self.recorder.merge(extent.evidence(self.in_order()))
         _keep_out_of_git(self.config.rootpath / FOLDER)
         self.notes += [Line("red" if line.startswith("not stored") else "", f"recordings: {visible(line)}") for line in report.lines()]
 
@@ -249,15 +326,30 @@ class RunSession:
         outcomes = {record.outcome for record in self.records.values()}
         if "error" in outcomes:
             return ExitStatus.ERRORS
+        if self._budget_ended_it():
+            return ExitStatus.BUDGET
         return ExitStatus.UNSCORED if "unscored" in outcomes else pytest.ExitCode.TESTS_FAILED
+
+    def _budget_ended_it(self) -> bool:
+        spent = self.recorder.redact(self.limits.spent() or "")
+        return bool(spent) and any(record.outcome == "not_run" and record.reason == spent for record in self.records.values())
 
     def _print_unscored(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.unscored or self.config.getoption("tbstyle") == "no":
             return
         terminalreporter.write_sep("=", "UNSCORED")
-        for report in self.unscored:
+        shown, further = shown_and_further(self.unscored, self.settings.show)
+        for report in shown:
             terminalreporter.write_sep("_", report.head_line or report.nodeid, yellow=True, bold=True)
             report.toterminal(terminalreporter._tw)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as pytest prints failures
+        if further:
+            write_further(terminalreporter, further)
+
+    def _alone_notes(self) -> list[Line]:
+        note = [Line("yellow", self.window_note)] if self.window_note else []
+        return note + [
+            Line("", f"ran alone: {visible(suite)} ({_counted(count, 'trial')}): {visible(why)}") for suite, count, why in self.alone
+        ]
 
     def _expected_note(self) -> list[Line]:
         count = self.expected_failures
@@ -298,8 +390,8 @@ def _keep_out_of_git(folder: Path) -> None:
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
-def _why_stopped(session: pytest.Session, exitstatus: int) -> str:
+def _why_stopped(session: pytest.Session, exitstatus: int, spent: str) -> str:
     if exitstatus == pytest.ExitCode.INTERRUPTED:
         return "the run was interrupted"
     why = session.shouldfail or session.shouldstop
-    return f"the run stopped early: {why}" if isinstance(why, str) else "the run ended before it"
+    return f"the run stopped early: {why}" if isinstance(why, str) else spent or "the run ended before it"

@@ -8,23 +8,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_touchstone.errors import RecordingError, RecordingMiss
-from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerprint, suite_of
-from pytest_touchstone.plugin.outcome import outcome_of, reason_of
+from pytest_touchstone.errors import BudgetSpent, RecordingError, RecordingMiss
+from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerprint, name_in_recordings, number_of, suite_of
+from pytest_touchstone.plugin.outcome import make_skipped, outcome_of, reason_of
 from pytest_touchstone.plugin.tracebacks import error_repr, make_safe
+from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.recorder import Owner
 from pytest_touchstone.report.terminal import Line, as_pairs, plain, trial_block
 from pytest_touchstone.text import visible
 from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, raise_unless_passed, scorer_name
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from pytest_touchstone.cases import Case
     from pytest_touchstone.recording.recorder import Recorder
@@ -42,10 +42,10 @@ class Running:
 
     trial: Trial
     owner: Owner
+    refused: list[str]
     in_body: bool = False
     disowned: RecordingError | None = None
     failed_subtests: int = 0
-    body_s: float | None = None
     record: TrialRecord | None = None
 
 
@@ -56,6 +56,17 @@ def trial_of(item: pytest.Item) -> Trial | None:
     """The trial of the golden test that runs, None for any other test."""
     running = item.stash.get(RUNNING, None)
     return None if running is None else running.trial
+
+
+@contextlib.contextmanager
+def without_trial(item: pytest.Item) -> Generator[None]:
+    """Inside, the test is none of which a trial is reported."""
+    running = item.stash[RUNNING]
+    del item.stash[RUNNING]
+    try:
+        yield
+    finally:
+        item.stash[RUNNING] = running
 
 
 class TrialRunner:
@@ -83,7 +94,8 @@ class TrialRunner:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which trials this run is to hold, so that none can go missing."""
         trials = [self._planned(item, case).to_dict() for item in session.items if (case := case_of(item)) is not None]
-        self.plan = {"trials": trials, "holdout": self.collector.holdout_fingerprints()}
+        alone = self._ran_alone(session.items) if self.config.get_verbosity() > 0 else []
+        self.plan = {"trials": trials, "alone": alone, "holdout": self.collector.holdout_fingerprints()}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
@@ -93,7 +105,7 @@ class TrialRunner:
             item.stash[RUNNING] = self._start(item, case)
             self._starting = item
         try:
-            with self._owned(item):
+            with self.owned(item):
                 yield
         finally:
             self._starting = None
@@ -107,14 +119,14 @@ class TrialRunner:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """Own what the body asks."""
-        with self._owned(item):
+        """Own what the body asks, where it runs here."""
+        with self.owned(item):
             yield
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
         """Own what function-scoped fixtures ask while they clean up."""
-        with self._owned(item):
+        with self.owned(item):
             yield
 
     @pytest.hookimpl(wrapper=True)
@@ -128,22 +140,24 @@ class TrialRunner:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        """Time the body and hold it to what its trial saw: a swallowed miss or a missing verdict is no pass."""
+        """Hold the body to what its trial saw: a swallowed miss or a missing verdict is no pass."""
         running = pyfuncitem.stash.get(RUNNING, None)
         if running is None:
             return (yield)
         __tracebackhide__ = True
         running.in_body = True
-        started = time.perf_counter()
         try:
             result = yield
-        except Exception as error:
+        except (Exception, BaseExceptionGroup) as error:
+            if running.refused:
+                raise BudgetSpent(running.refused[0]) from error
             if running.trial.misses:
                 raise RecordingMiss(running.trial.misses[0]) from error
             raise
         finally:
             running.in_body = False
-            running.body_s = time.perf_counter() - started
+        if running.refused:
+            raise BudgetSpent(running.refused[0])
         if running.trial.misses:
             raise RecordingMiss(running.trial.misses[0])
         raise_unless_passed([score for score in running.trial.scores if score.passed is None])
@@ -156,14 +170,17 @@ class TrialRunner:
         """Put the finished trial on the report, and show a failure as the trial, not as a traceback through this plugin."""
         running = item.stash.get(RUNNING, None)
         if running is None:
-            return self._with_plan((yield))
+            return (yield)
         error = None if call.excinfo is None else call.excinfo.value
         outcome = outcome_of(error)
         final = call.when == "call" and not running.in_body
         if final:
-            running.record = self._finish(item, running, error, outcome)
+            running.record = self._finish(item, running, error, outcome, duration_s=call.duration)
             _set_properties(item, running.record)
         report = yield
+        report.sections = [(name, self._redact(text)) for name, text in report.sections]
+        if report.failed and isinstance(error, BudgetSpent):
+            make_skipped(report, item, self._redact(reason_of(error)))
         if report.failed and call.excinfo is not None and outcome == "error" and not self.config.getoption("fulltrace"):
             report.longrepr = error_repr(call.excinfo, self.config)
         if running.in_body:  # a subtest's own report, made while the body goes on
@@ -175,18 +192,36 @@ class TrialRunner:
             final = True
         if final and running.record is not None:
             self._attach(report, running.trial, running.record, error)
-        return self._with_plan(report)
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Send what is planned with the first report: the controller of pytest-xdist collects nothing itself."""
+        if self.plan is not None and hasattr(self.config, "workerinput"):
+            report.touchstone_plan = self.take_plan()  # type: ignore[attr-defined]
+
+    def take_plan(self) -> dict[str, Any] | None:
+        """What is planned, once; None afterwards."""
+        plan, self.plan = self.plan, None
+        window = self.config.pluginmanager.get_plugin(WINDOW)
+        return plan and {**plan, "note": window.note if isinstance(window, Window) else ""}
+
+    def _ran_alone(self, items: Iterable[pytest.Item]) -> list[list[Any]]:
+        window = self.config.pluginmanager.get_plugin(WINDOW)
+        return [list(each) for each in window.ran_alone(items)] if isinstance(window, Window) else []
 
     def _start(self, item: pytest.Item, case: Case) -> Running:
-        trial = Trial(case, judge_settings=self.settings.judge, registry=self.registry)
+        trial = Trial(case, number=number_of(item), judge_settings=self.settings.judge, registry=self.registry)
+        refused: list[str] = []
         owner = Owner(
             module=item.path,
-            test=item.nodeid.partition("::")[2],
+            test=name_in_recordings(item),
             trial=trial.number,
             on_call=trial.add_call,
             on_miss=trial.misses.append,
+            on_refused=refused.append,
         )
-        return Running(trial=trial, owner=owner)
+        return Running(trial=trial, owner=owner, refused=refused)
 
     def _planned(self, item: pytest.Item, case: Case) -> TrialRecord:
         return TrialRecord(
@@ -198,12 +233,14 @@ class TrialRunner:
             split=case.split,
             tags=case.tags,
             must_pass=case.must_pass,
+            number=number_of(item),
             outcome="not_run",
             input_fingerprint="" if self.settings.export is None else fingerprint(case),
         )
 
     @contextlib.contextmanager
-    def _owned(self, item: pytest.Item) -> Generator[None]:
+    def owned(self, item: pytest.Item) -> Generator[None]:
+        """Inside, model calls belong to the item's trial."""
         running = item.stash.get(RUNNING, None)
         with contextlib.ExitStack() as stack:
             if running is not None and running.disowned is None:
@@ -213,7 +250,9 @@ class TrialRunner:
                     running.disowned = error
             yield
 
-    def _finish(self, item: pytest.Item, running: Running, error: BaseException | None, outcome: Outcome) -> TrialRecord:
+    def _finish(
+        self, item: pytest.Item, running: Running, error: BaseException | None, outcome: Outcome, *, duration_s: float | None = None
+    ) -> TrialRecord:
         trial = running.trial
         reason = self._redact(reason_of(error))
         if outcome == "passed" and running.failed_subtests:
@@ -225,7 +264,7 @@ class TrialRunner:
             output=_output_text(trial),
             scores=tuple(trial.scores),
             calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls)),
-            duration_s=running.body_s,
+            duration_s=duration_s,
         )
         return self._with_example(record, trial) if self.settings.export is not None else record
 
@@ -259,13 +298,6 @@ class TrialRunner:
         if hasattr(report, "wasxfail"):
             data["expected"] = True
         report.touchstone = data  # type: ignore[attr-defined]
-
-    def _with_plan(self, report: pytest.TestReport) -> pytest.TestReport:
-        # The controller of pytest-xdist collects nothing itself: the first report of each worker tells it what is planned.
-        if self.plan is not None:
-            report.touchstone_plan = self.plan  # type: ignore[attr-defined]
-            self.plan = None
-        return report
 
     def _redact(self, text: str) -> str:
         return self.recorder.redact(text)

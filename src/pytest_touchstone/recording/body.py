@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_touchstone.errors import RecordingError
+from pytest_touchstone.recording.redact import REDACTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 EVENT_STREAM = "text/event-stream"
 MAX_BODY = 64 * 1024 * 1024
 MAX_DEPTH = 100
+# Fields in which token endpoints answer with a credential.
+HANDED_OUT = frozenset({"access_token", "refresh_token", "id_token", "client_secret", "api_key"})
 
 # The layouts of providers' JSON; a stored body names its own by number, so entries are only ever added at the end.
 _LAYOUTS: tuple[Callable[[object], str], ...] = (
@@ -52,7 +55,7 @@ def encode_body(data: bytes, content_type: str, redactor: Redactor) -> dict[str,
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        if redactor.leaks(data.decode("latin-1")):
+        if redactor.leaks(data.decode("latin-1")) or redactor.leaks(data.decode(errors="replace")):
             msg = "the response body holds a secret inside binary data, which cannot be redacted"
             raise RecordingError(msg) from None
         return {"base64": base64.b64encode(data).decode()}
@@ -62,6 +65,13 @@ def encode_body(data: bytes, content_type: str, redactor: Redactor) -> dict[str,
     if isinstance(value, (dict, list)):
         return _encode_json(text, cast("JsonValue", value), redactor)
     return {"text": redactor.redact(text)}
+
+
+def _without_credentials(value: JsonValue) -> JsonValue:
+    """The value without what token endpoints hand out, which nobody has told the redactor of."""
+    if not isinstance(value, dict) or not HANDED_OUT & value.keys():
+        return value
+    return {name: REDACTED if name in HANDED_OUT and isinstance(field, str) else field for name, field in value.items()}
 
 
 def decode_body(body: Mapping[str, Any]) -> bytes:
@@ -155,6 +165,7 @@ def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
 
 def _encode_json(text: str, value: JsonValue, redactor: Redactor) -> dict[str, JsonValue]:
     layout = next((number for number, dump in enumerate(_LAYOUTS) if dump(value) == text), 0)
+    value = _without_credentials(value)
     stored = redactor.redact_json(value) if redactor.leaks(text) else value
     if not _is_encodable(stored):
         return {"text": redactor.redact(text)}

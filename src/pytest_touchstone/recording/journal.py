@@ -19,18 +19,20 @@ from pytest_touchstone.errors import RecordingError
 from pytest_touchstone.recording.store import (
     MAX_FILE,
     Entry,
+    EntryId,
     decode_entry,
     encode_entry,
     module_inside,
     newest,
     read_recording,
     recording_path,
-    visible,
     write_recording,
 )
+from pytest_touchstone.recording.unchanged import settle
+from pytest_touchstone.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
     from pathlib import Path
 
     from pytest_touchstone.recording.redact import Redactor
@@ -108,13 +110,15 @@ def read_free_journals(folder: Path, *, redactor: Redactor) -> tuple[Entry, ...]
 class MergeReport:
     """What became of the journals: recording files written with their number of new calls, refusals, and notes on what was dropped.
 
-    Paths are relative to the rootdir. `salvaged` counts the calls among them that an earlier, killed session had made.
+    Paths are relative to the rootdir. `salvaged` counts the calls among them that an earlier, killed session had made. `asked` are the
+    identities under which each file now answers what this session asked.
     """
 
     written: tuple[tuple[str, int], ...] = ()
     salvaged: int = 0
     refused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    asked: Mapping[str, frozenset[EntryId]] = field(default_factory=dict[str, "frozenset[EntryId]"], compare=False)
 
     def lines(self) -> list[str]:
         """One line for each thing to tell; none where nothing happened."""
@@ -130,6 +134,7 @@ class _Merging:
     written: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     refused: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
+    asked: dict[str, frozenset[EntryId]] = field(default_factory=dict[str, "frozenset[EntryId]"])
     salvaged: int = 0
 
 
@@ -142,7 +147,7 @@ def merge_journals(folder: Path, *, rootdir: Path, redactor: Redactor, started: 
     if not any(_journals(folder)):
         return MergeReport()
     merging = _Merging(started=started)
-    with _folder_lock(folder), contextlib.ExitStack() as stack:
+    with merge_lock(folder), contextlib.ExitStack() as stack:
         free: list[tuple[Path, JournalContent]] = []
         for path in _journals(folder):
             content = stack.enter_context(_free(path, fcntl.LOCK_EX))
@@ -163,6 +168,7 @@ def merge_journals(folder: Path, *, rootdir: Path, redactor: Redactor, started: 
         salvaged=merging.salvaged,
         refused=tuple(dict.fromkeys(merging.refused)),
         notes=tuple(merging.notes),
+        asked=merging.asked,
     )
 
 
@@ -174,20 +180,19 @@ def _merge_module(module: str, entries: list[Entry], rootdir: Path, redactor: Re
         merging.refused.append(str(error))
         return True
     try:
-        old = read_recording(path)
-        known = {entry.id: entry for entry in old}
-        fresh = [entry for entry in newest(_clean(entries, module, redactor, merging)) if _is_news(entry, known.get(entry.id))]
-        if fresh and write_recording(path, [*old, *fresh]):
-            merging.salvaged += sum(entry.at < merging.started for entry in fresh)
-            merging.written.append((path.relative_to(rootdir.resolve()).as_posix(), len(fresh)))
+        root = rootdir.resolve()
+        old = read_recording(path, root=root)
+        fresh = newest(_clean(entries, module, redactor, merging))
+        settled = settle(fresh, {entry.id: entry for entry in old}, since=merging.started)
+        relative = path.relative_to(root).as_posix()
+        merging.asked[relative] = settled.ids
+        if settled.news and write_recording(path, [*old, *settled.news]):
+            merging.salvaged += sum(entry.at < merging.started for entry in settled.news)
+            merging.written.append((relative, len(settled.news)))
     except (RecordingError, OSError) as error:
         merging.refused.append(f"{len(entries)} calls of {module} stay in the journal, because the recording cannot be used:\n{error}")
         return False
     return True
-
-
-def _is_news(entry: Entry, known: Entry | None) -> bool:
-    return known is None or (known.at < entry.at and not known.same_answer(entry))
 
 
 def _clean(entries: list[Entry], module: str, redactor: Redactor, merging: _Merging) -> Iterator[Entry]:
@@ -210,7 +215,13 @@ def _journals(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _folder_lock(folder: Path) -> Generator[None]:
+def merge_lock(folder: Path) -> Generator[None]:
+    """Held by the one process that may change recording files; `folder` is that of the journals.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "merge.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

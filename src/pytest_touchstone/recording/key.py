@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pytest_touchstone.cases import canonical_json
+from pytest_touchstone.errors import RecordingError, SettingsError
 from pytest_touchstone.recording.body import parse_json
 from pytest_touchstone.recording.guard import is_loopback
 from pytest_touchstone.recording.redact import REDACTED, Redactor, is_secret_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pydantic import JsonValue
 
@@ -44,7 +46,7 @@ class Asked:
 
     `body` is `{"json": ...}`, `{"text": ...}`, `{"multipart": ...}`, `{"sha256": ..., "bytes": ...}`, or empty.
     `host` is the real host name; the URL of a server on this machine is stored as `localhost` without its port, which changes from
-    run to run.
+    run to run. `sent` is the redacted JSON body as it was sent, where rules of the project changed what counts of it.
     """
 
     method: str
@@ -52,19 +54,55 @@ class Asked:
     host: str
     body: Mapping[str, JsonValue]
     key: str
+    sent: JsonValue = None
 
     @property
     def json(self) -> JsonValue:
-        """The JSON body, None where the body is something else."""
-        return self.body.get("json")
+        """The JSON body as it was sent, None where the body is something else."""
+        return self.body.get("json") if self.sent is None else self.sent
 
     def stored(self) -> dict[str, JsonValue]:
         """What a recording keeps of the request: names sorted, long base64 data replaced by its hash."""
         return {"method": self.method, "url": self.url, **({"body": _fold(dict(self.body))} if self.body else {})}
 
 
-def ask(request: WireRequest, redactor: Redactor) -> Asked:
+@dataclass(frozen=True, kw_only=True)
+class KeyRules:
+    """What a project says about its requests: fields of JSON bodies that do not count, and a hook.
+
+    `ignore` are paths from `parse_path`. `change` is called with `{"method": ..., "url": ..., "body": ...}`, a redacted copy in its
+    canonical form, and changes it in place; while it is false, it is not called. `body` is the JSON value or the text, None for any other
+    body.
+    """
+
+    ignore: tuple[tuple[str, ...], ...] = ()
+    change: Callable[[dict[str, Any]], None] | None = None
+
+
+def parse_path(text: str) -> tuple[str, ...]:
+    """The steps of a path into a JSON body: `metadata.session`, `messages.*.name`, or a JSON pointer such as `/a.b/0`; `*` is any.
+
+    >>> parse_path("messages.*.name"), parse_path("/a.b/c~1d")
+    (('messages', '*', 'name'), ('a.b', 'c/d'))
+
+    Raises:
+        SettingsError: it has no step, or an empty one.
+    """
+    if text.startswith("/"):
+        steps = tuple(step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/"))
+    else:
+        steps = tuple(text.split("."))
+    if not all(steps):
+        msg = f"{text!r} is not a path to a field of a JSON body; write it as metadata.session, messages.*.name or /metadata/session"
+        raise SettingsError(msg)
+    return steps
+
+
+def ask(request: WireRequest, redactor: Redactor, rules: KeyRules | None = None) -> Asked:
     """The canonical form of a request.
+
+    Raises:
+        RecordingError: the hook of the rules raised, or left something that is no request.
 
     >>> url, body = "http://127.0.0.1:8000/v1/responses?b=1&a=2", b'{"user": "me", "input": 1}'
     >>> asked = ask(WireRequest(method="POST", url=url, headers={"content-type": "application/json"}, body=body), Redactor())
@@ -74,9 +112,77 @@ def ask(request: WireRequest, redactor: Redactor) -> Asked:
     redactor.learn_headers(request.headers)
     url, host = canonical_url(request.url, redactor)
     body = _canonical_body(request, redactor)
-    text = canonical_json([request.method, url, cast("JsonValue", body)])
-    key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return Asked(method=request.method, url=url, host=host, body=body, key=key)
+    if rules is None or not (rules.ignore or rules.change):
+        return Asked(method=request.method, url=url, host=host, body=body, key=_key(request.method, url, body))
+    method, url, counted = _apply(rules, request.method, url, body, redactor)
+    return Asked(method=method, url=url, host=host, body=counted, key=_key(method, url, counted), sent=body.get("json"))
+
+
+def _key(method: str, url: str, body: Mapping[str, JsonValue]) -> str:
+    text = canonical_json([method, url, cast("JsonValue", body)])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def request_key(stored: Mapping[str, Any]) -> str:
+    """The key of a request as a recording keeps it; that of another request where long base64 data was replaced by its hash."""
+    return _key(stored.get("method", ""), stored.get("url", ""), stored.get("body", {}))
+
+
+def _apply(rules: KeyRules, method: str, url: str, body: dict[str, JsonValue], redactor: Redactor) -> tuple[str, str, dict[str, JsonValue]]:
+    kind = "json" if "json" in body else "text"
+    counted = {**body, kind: _without(body[kind], rules.ignore)} if kind == "json" else body
+    if not rules.change:
+        return method, url, counted
+    request: dict[str, Any] = {"method": method, "url": url, "body": copy.deepcopy(counted.get(kind))}
+    try:
+        rules.change(request)
+    except Exception as error:
+        msg = f"a pytest_llm_request hook raised {type(error).__name__}: {error}"
+        raise RecordingError(msg) from error
+    return _changed(request, counted, kind, redactor)
+
+
+def _changed(request: dict[str, Any], body: dict[str, JsonValue], kind: str, redactor: Redactor) -> tuple[str, str, dict[str, JsonValue]]:
+    method, url, value = request.get("method"), request.get("url"), request.get("body")
+    if not (isinstance(method, str) and isinstance(url, str)):
+        msg = "a pytest_llm_request hook left a request whose method or url is no text; change them to text, or leave them"
+        raise RecordingError(msg)
+    url = redactor.redact(url)
+    if value is None:
+        return method, url, {name: part for name, part in body.items() if name != kind}
+    if isinstance(value, str):
+        return method, url, {"text": redactor.redact(value)}
+    try:
+        plain = parse_json(canonical_json(value))
+    except (TypeError, ValueError, RecursionError):
+        plain = None
+    if not isinstance(plain, (dict, list)):
+        msg = "a pytest_llm_request hook left a body that is not JSON; leave a dict, a list, a text or None"
+        raise RecordingError(msg)
+    return method, url, {"json": redactor.redact_json(plain)}
+
+
+def _without(value: JsonValue, paths: Iterable[tuple[str, ...]]) -> JsonValue:
+    """The value without the fields at these paths; what is not on a path is shared, not copied."""
+    for path in paths:
+        value = _without_one(value, path)
+    return value
+
+
+def _without_one(value: JsonValue, path: tuple[str, ...]) -> JsonValue:
+    step, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        names = list(value) if step == "*" else [step] if step in value else []
+        if not names:
+            return value
+        changes = {name: _without_one(value[name], rest) for name in names} if rest else {}
+        return {name: changes.get(name, child) for name, child in value.items() if rest or name not in names}
+    if isinstance(value, list):
+        numbers = set(range(len(value))) if step == "*" else {int(step)} if step.isdecimal() else set[int]()
+        if not rest:
+            return [child for number, child in enumerate(value) if number not in numbers]
+        return [_without_one(child, rest) if number in numbers else child for number, child in enumerate(value)]
+    return value
 
 
 def canonical_url(url: str, redactor: Redactor) -> tuple[str, str]:
@@ -128,7 +234,8 @@ def _canonical_value(value: dict[str, Any] | list[Any], text: str, redactor: Red
         value = {name: field for name, field in value.items() if name not in IGNORED_FIELDS}
         for name in _SECRET_FIELDS & value.keys():
             value[name] = REDACTED
-    return redactor.redact_json(value) if redactor.leaks(text) else value
+    # Any character may be written as an escape, which hides a secret from a look at the text.
+    return redactor.redact_json(value) if "\\u" in text or redactor.leaks(text) else value
 
 
 def _multipart(body: bytes, boundary: bytes, redactor: Redactor) -> JsonValue:

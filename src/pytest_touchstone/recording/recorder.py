@@ -11,35 +11,45 @@ import sys
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from pytest_touchstone.errors import RecordingError, RecordingMiss
+from pytest_touchstone.errors import BudgetSpent, RecordingError, RecordingMiss
 from pytest_touchstone.recording.body import decode_body, encode_body, is_event_stream
-from pytest_touchstone.recording.guard import NetworkGuard, PlaceholderKeys
-from pytest_touchstone.recording.journal import Journal, MergeReport, merge_journals, read_free_journals, refusal_line
+from pytest_touchstone.recording.evidence import FILE_NAME as USED
+from pytest_touchstone.recording.evidence import digest, prune, with_asked, write_evidence
+from pytest_touchstone.recording.exchange import Stored
+from pytest_touchstone.recording.guard import NetworkGuard, PlaceholderKeys, is_loopback
+from pytest_touchstone.recording.journal import Journal, MergeReport, merge_journals, merge_lock, read_free_journals, refusal_line
 from pytest_touchstone.recording.key import Asked, WireRequest, ask, redact_query
 from pytest_touchstone.recording.library import Library
 from pytest_touchstone.recording.redact import REDACTED, Redactor
-from pytest_touchstone.recording.store import Entry, encode_entry, kept_headers, visible
+from pytest_touchstone.recording.store import Entry, encode_entry, kept_headers, recording_path, shown_path
 from pytest_touchstone.recording.threads import ThreadCarrier
-from pytest_touchstone.recording.transport import Stored, TransportHooks
+from pytest_touchstone.recording.transport import TransportHooks
 from pytest_touchstone.recording.usage import price
 from pytest_touchstone.recording.wire import answer_body, api_of, is_terminal, read_call, transient_error
+from pytest_touchstone.text import visible
 from pytest_touchstone.trial import asking_as, current_role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from pytest_touchstone.recording.budget import Budget
+    from pytest_touchstone.recording.evidence import Evidence
+    from pytest_touchstone.recording.key import KeyRules
+    from pytest_touchstone.recording.pace import Pace, Paces, Slot
     from pytest_touchstone.settings import RecordMode
     from pytest_touchstone.trial import Call, Role
 
 __all__ = ["MergeReport", "Owner", "Recorder"]
 
+# What httpx calls a request that never left the machine, so that nobody bills it.
+_NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 # Answers that say "not now" or "not you": the retry's answer takes their place.
 NEVER_RECORDED = frozenset({401, 403, 408, 409, 429})
 
@@ -52,7 +62,7 @@ class Owner:
 
     `module` is the absolute path of the test module, `test` the node id without the module (`test_refunds[late-return]`), `trial` counts
     from 1. `on_call` is told of every finished call, live or replayed, in the thread that made it; `on_miss` of the message of every
-    request that no recording answers, because code under test may swallow the error.
+    request that no recording answers, and `on_refused` of why the run's budget refused one, because code under test may swallow the error.
     """
 
     module: Path
@@ -60,31 +70,52 @@ class Owner:
     trial: int
     on_call: Callable[[Call], None]
     on_miss: Callable[[str], None]
+    on_refused: Callable[[str], None] = lambda _: None
 
 
 class Recorder:
     """Records and replays the HTTP requests of trials, in one process.
 
-    Every request made through httpx, httpx2 or an SDK's aiohttp transport inside `own` belongs to that owner:
+    Every request made through httpx, httpx2 or aiohttp inside `own` belongs to that owner:
 
     - `none`: answered from recordings. Without one, RecordingMiss is raised, unless the host is in `allow_hosts`. No key is needed, and
       connections beyond loopback and `allow_hosts` are blocked for the whole process.
     - `missing`: answered from recordings, else live and recorded.
     - `all`: live and recorded anew.
+    - `rewrite`: as `all`; entries that a full run of a module did not ask for are dropped when it is merged.
     - `off`: live, nothing is stored.
 
     Recordings are looked up as they were when the session began, with what killed sessions left behind: answers recorded in this session
     are not reused, so each trial gets its own. The n-th identical request of a trial gets the n-th answer; numbers are given when requests
     start, and an answer that is not recorded (401, 403, 408, 409, 429, 5xx, a broken connection) gives its number back, for the retry.
     Identical requests that run at the same time in several threads may so swap their answers, and nothing else.
+
+    A live request waits for its turn at its host (`paces`), and a live model call counts towards `budget`; None: neither limit.
     """
 
     def __init__(
-        self, *, mode: RecordMode, journal_dir: Path, rootdir: Path, allow_hosts: tuple[str, ...] = (), environ: Mapping[str, str]
+        self,
+        *,
+        mode: RecordMode,
+        journal_dir: Path,
+        rootdir: Path,
+        allow_hosts: tuple[str, ...] = (),
+        environ: Mapping[str, str],
+        paces: Paces | None = None,
+        budget: Budget | None = None,
+        rules: KeyRules | None = None,
+        carry: Sequence[contextvars.ContextVar[Any]] = (),
     ) -> None:
-        """Touch nothing yet; `environ` is where secrets are learnt from."""
+        """Touch nothing yet; `environ` is where secrets are learnt from, `rules` say what of a request counts.
+
+        The context variables of `carry` travel into the threads that an owner starts, as the owner itself does.
+        """
         self.mode: RecordMode = mode
+        self.paces = paces
+        self.budget = budget
         self.redactor = Redactor(environ)
+        self._carry = carry
+        self._rules = None if mode == "off" else rules
         self._rootdir = rootdir.resolve()
         self._journal_dir = journal_dir
         self._began = _now()
@@ -96,6 +127,7 @@ class Recorder:
         self._place = functools.cache(self._find_place)
         self._threads = ThreadCarrier(self._capture)
         self._numbers: weakref.WeakKeyDictionary[Owner, _Numbers] = weakref.WeakKeyDictionary()
+        self._open: set[Exchange] = set()
         self._active = False
         self._refused: list[str] = []
 
@@ -117,6 +149,7 @@ class Recorder:
         if not self._active:
             return
         self._active = False
+        self._settle(None)
         self._hooks.stop()
         self._threads.stop()
         self._guard.stop()
@@ -139,18 +172,55 @@ class Recorder:
         finally:
             _scope.reset(token)
 
-    def merge(self) -> MergeReport:
+    def settle(self, owner: Owner) -> None:
+        """Nothing of this owner's answers is read any more: streams that nobody closed are stored, and told, as far as they were read."""
+        self._settle(owner)
+
+    def _settle(self, owner: Owner | None) -> None:
+        for exchange in tuple(self._open):
+            if owner is None or exchange.owner is owner:
+                exchange.close()
+
+    def asked(self) -> dict[str, list[str]]:
+        """What was asked for in this process: for each recording file, the digests of its entries; plain data for another process."""
+        return {recording: sorted(map(digest, ids)) for recording, ids in self._library.asked().items()}
+
+    def merge(self, evidence: Evidence | None = None) -> MergeReport:
         """Move every journal that nobody writes any more, this process's own included, into the recording files.
 
-        To be called once, at the end of a session, by its only or controlling process. In `none` and `off` nothing is written.
+        To be called once, at the end of a session, by its only or controlling process. In `none` and `off` no recording is written.
+        In `rewrite`, what `evidence` shows to be needed no more is dropped. The evidence is kept beside the journals, for pruning later.
         """
         self._journal.close()
-        if self.mode in {"none", "off"}:
-            return MergeReport()
-        report = merge_journals(self._journal_dir, rootdir=self._rootdir, redactor=self.redactor, started=self._began)
-        unwritten = tuple(message for message in self._refused if message not in report.refused)
-        self._refused.clear()
-        return MergeReport(written=report.written, salvaged=report.salvaged, refused=report.refused + unwritten, notes=report.notes)
+        report = MergeReport()
+        if self.mode not in {"none", "off"}:
+            report = merge_journals(self._journal_dir, rootdir=self._rootdir, redactor=self.redactor, started=self._began)
+            unwritten = tuple(message for message in self._refused if message not in report.refused)
+            self._refused.clear()
+            report = replace(report, refused=report.refused + unwritten)
+        if self.mode == "off" or evidence is None or not evidence.modules:
+            return report
+        evidence = with_asked(evidence, {path: frozenset(map(digest, ids)) for path, ids in report.asked.items()})
+        if self.mode == "rewrite":
+            report = replace(report, notes=(*report.notes, *self._drop_unasked(evidence)))
+        # A folder that cannot be written keeps pruning from working, and nothing else.
+        with contextlib.suppress(OSError):
+            write_evidence(self._journal_dir.parent / USED, replace(evidence, ended=time.time()))
+        return report
+
+    def _drop_unasked(self, evidence: Evidence) -> list[str]:
+        notes: list[str] = []
+        with merge_lock(self._journal_dir):
+            for run in evidence.modules:
+                recording = recording_path(self._rootdir / run.module)
+                try:
+                    notes += prune(recording, self._rootdir, evidence).lines()
+                except RecordingError as error:
+                    notes += [
+                        f"nothing was dropped from {shown_path(recording, self._rootdir)}, because it cannot be used:",
+                        *str(error).splitlines(),
+                    ]
+        return notes
 
     def redact(self, text: str) -> str:
         """The text with every secret that the recorder knows of replaced, for reports and exports."""
@@ -173,11 +243,15 @@ class Recorder:
         """Decide where the answer of an owned request comes from.
 
         Raises:
-            RecordingMiss: in `none`, no recording answers it.
+            RecordingMiss: in `none`, no recording answers it; in any mode, a hook of the project made something else of the request.
         """
         scope = cast("_Scope", _scope.get())
-        asked = ask(request, self.redactor)
+        try:
+            asked = ask(request, self.redactor, self._rules)
+        except RecordingError as error:
+            raise self.miss(scope, f"a request of {visible(scope.node)} has no key: {error}") from error
         occurrence = scope.numbers.take(asked.key)
+        self._library.note(scope.module, (asked.key, scope.owner.test, scope.owner.trial, occurrence))
         exchange = Exchange(recorder=self, scope=scope, asked=asked, url=request.url, occurrence=occurrence)
         entry = self._recorded(scope, asked, occurrence)
         if entry is None and self.mode == "none" and not self._guard.names(asked.host):
@@ -191,7 +265,13 @@ class Recorder:
                 raise self.miss(
                     scope, f"the recording of {visible(entry.test)} cannot be replayed: {error}; {scope.record_again}"
                 ) from error
+        if exchange.stored is None:
+            self._open.add(exchange)
         return exchange
+
+    def forget(self, exchange: Exchange) -> None:
+        """This exchange is over."""
+        self._open.discard(exchange)
 
     def miss(self, scope: _Scope, message: str) -> RecordingMiss:
         """Note a miss with its owner, because code under test may swallow the error that is to be raised."""
@@ -244,17 +324,19 @@ class Recorder:
         # Where threads inherit the context by themselves, a pool's thread must forget whose it was.
         if scope is None and not getattr(sys.flags, "thread_inherit_context", False):
             return None
-        return lambda: _inside(scope, role)
+        values = [(_scope, scope), *((variable, variable.get()) for variable in self._carry)]
+        return lambda: _inside(values, role)
 
 
 @contextlib.contextmanager
-def _inside(scope: _Scope | None, role: Role) -> Generator[None]:
-    token = _scope.set(scope)
+def _inside(values: Sequence[tuple[contextvars.ContextVar[Any], object]], role: Role) -> Generator[None]:
+    tokens = [(variable, variable.set(value)) for variable, value in values]
     try:
         with asking_as(role):
             yield
     finally:
-        _scope.reset(token)
+        for variable, token in tokens:
+            variable.reset(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,8 +395,15 @@ class Exchange:
         self._headers: dict[str, str] = {}
         self._chunks: list[bytes] = []
         self._unended = b""
+        self._slot: Slot | None = None
+        self._billable = True
         self._streams = False
         self._done = False
+
+    @property
+    def owner(self) -> Owner:
+        """Whose request this is."""
+        return self._scope.owner
 
     def replay(self, entry: Entry) -> None:
         """Answer with a recording."""
@@ -324,10 +413,51 @@ class Exchange:
         self._done = True
         self._tell(entry.status, entry.body, latency_s=entry.latency_s, cost=(entry.cost_usd, entry.cost_reason), replayed=True)
 
+    def take_turn(self) -> None:
+        """Wait in this thread until the request may leave.
+
+        Raises:
+            BudgetSpent: it is a model call, and the run's budget is used up.
+        """
+        with self._turn() as pace:
+            self._slot = None if pace is None else pace.take()
+
+    async def atake_turn(self) -> None:
+        """As `take_turn`, without blocking the event loop."""
+        with self._turn() as pace:
+            self._slot = None if pace is None else await pace.atake()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Generator[Pace | None]:
+        recorder, is_call = self._recorder, api_of(self._asked) is not None
+        try:
+            if is_call and recorder.budget is not None and (spent := recorder.budget.spent) is not None:
+                raise BudgetSpent(spent)  # noqa: TRY301 - it is undone as any failure to leave is
+            # An app's requests to servers of its own may make others to the same one, and would wait for themselves.
+            paced = recorder.paces is not None and (is_call or not is_loopback(self._asked.host))
+            yield recorder.paces.of(self._url) if recorder.paces is not None and paced else None
+            if is_call and recorder.budget is not None:
+                recorder.budget.begin()
+        except BaseException as error:
+            self._withdraw(error)
+            raise
+        self._started = time.perf_counter()
+
+    def _withdraw(self, error: BaseException) -> None:
+        """The request never left, so it is no call."""
+        self._end()
+        if self._slot is not None:
+            self._slot.failed()
+        self._scope.numbers.give_back(self._asked.key, self._occurrence)
+        if isinstance(error, BudgetSpent):
+            self._scope.owner.on_refused(str(error))
+
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of a live answer is there."""
         self._status = status
         self._headers = {name.lower(): value for name, value in headers.items()}
+        if self._slot is not None:
+            self._slot.answered(status, self._headers)
         self._streams = is_event_stream(self._headers.get("content-type", ""))
 
     def feed(self, chunk: bytes) -> None:
@@ -356,21 +486,28 @@ class Exchange:
 
     def fail(self, error: BaseException) -> None:
         """The connection broke, or the app gave up waiting."""
+        if self._slot is not None:
+            self._slot.failed()
         if not self._done:
+            self._billable = type(error).__name__ not in _NEVER_SENT
             self._abandon(f"{type(error).__name__}: {error}")
 
-    def _abandon(self, error: str) -> None:
+    def _end(self) -> None:
         self._done = True
+        self._recorder.forget(self)
+
+    def _abandon(self, error: str) -> None:
+        self._end()
         self._scope.numbers.give_back(self._asked.key, self._occurrence)
         cost = (None, "there is no answer")
         self._tell(self._status, None, latency_s=time.perf_counter() - self._started, cost=cost, replayed=False, error=error)
 
     def _finish(self, *, incomplete: bool) -> None:
-        self._done = True
+        self._end()
         latency_s = round(time.perf_counter() - self._started, 6)
         status = cast("int", self._status)
         recorder = self._recorder
-        stores = recorder.mode in {"missing", "all"} and status not in NEVER_RECORDED and 200 <= status < 500
+        stores = recorder.mode in {"missing", "all", "rewrite"} and status not in NEVER_RECORDED and 200 <= status < 500
         try:
             body = encode_body(b"".join(self._chunks), self._headers.get("content-type", ""), recorder.redactor)
         except RecordingError as error:
@@ -400,6 +537,7 @@ class Exchange:
             latency_s=latency_s,
             cost_usd=cost[0],
             cost_reason=cost[1],
+            role=self._role,
             module=self._scope.relative,
         )
 
@@ -426,11 +564,20 @@ class Exchange:
         api = api_of(self._asked)
         if api is None:
             return
+        if not replayed and self._recorder.budget is not None:
+            self._settle(self._recorder.budget, cost)
         text = None if error is None else self._recorder.redact(error)
         call = read_call(
             self._asked, api=api, role=self._role, status=status, body=body, latency_s=latency_s, cost=cost, replayed=replayed, error=text
         )
         self._scope.owner.on_call(call)
+
+    def _settle(self, budget: Budget, cost: tuple[float | None, str]) -> None:
+        billable = self._billable and (self._status is None or self._status < 300)  # providers bill answers, not refusals
+        model = cast("dict[str, Any]", self._asked.json).get("model")
+        named = model if isinstance(model, str) else ""
+        redact = self._recorder.redact
+        budget.settle(cost[0] if billable else 0.0, model=redact(named), host=self._asked.host, reason=redact(cost[1]))
 
     def _truncated(self) -> RecordingMiss:
         return self._recorder.miss(

@@ -7,17 +7,19 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from pytest_touchstone.errors import RecordingError
+from pytest_touchstone.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
+
+    from pytest_touchstone.trial import Role
 
 FOLDER = "__recordings__"
 FORMAT = "touchstone-recording"
@@ -45,7 +47,7 @@ class Entry:
     (UTC, ISO 8601 with microseconds), `latency_s` how long the answer took in seconds, `cost_usd` what it cost then in US dollars, None
     with `cost_reason` where that is not known. `request` is the redacted request, `body` the stored form of the response body.
     An `incomplete` stream was closed by the app before its end. `note` is free text, for recordings written by hand.
-    `module` is set in journals only: the test module, relative to the rootdir.
+    `role` is who asked. `module` is set in journals only: the test module, relative to the rootdir.
     """
 
     key: str
@@ -62,48 +64,13 @@ class Entry:
     cost_usd: float | None = None
     cost_reason: str = ""
     note: str = ""
+    role: Role = "app"
     module: str | None = None
 
     @property
     def id(self) -> EntryId:
         """What the entry answers: this request of this test, in this trial, for the n-th time."""
         return self.key, self.test, self.trial, self.occurrence
-
-    def same_answer(self, other: Entry) -> bool:
-        """Whether the answers differ at most in ids and time stamps."""
-        return (self.status, self.incomplete, _lasting(self.body)) == (other.status, other.incomplete, _lasting(other.body))
-
-
-_VOLATILE = frozenset({"id", "created", "created_at", "completed_at", "system_fingerprint", "request_id", "obfuscation"})
-
-
-def _lasting(body: Mapping[str, Any]) -> object:
-    """The body without what changes with every call: ids and time stamps of the answer itself, not those of tool calls in it."""
-    if "sse" in body:
-        shapes = [_lasting_shape(shape) for shape in body["sse"]["shapes"]]
-        return {**body, "sse": {**body["sse"], "shapes": shapes}}
-    return {**body, "json": _without_volatile(body["json"])} if "json" in body else body
-
-
-def _lasting_shape(shape: dict[str, Any]) -> dict[str, Any]:
-    data = _without_volatile(shape.get("data"))
-    if isinstance(data, dict):
-        data = {name: _without_volatile(value) if name in {"message", "response"} else value for name, value in cast("Any", data).items()}
-    vary = {pointer: column for pointer, column in shape.get("vary", {}).items() if pointer.rpartition("/")[2] not in _VOLATILE}
-    return {**shape, "data": data, "vary": vary}
-
-
-def _without_volatile(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    return {name: item for name, item in cast("Any", value).items() if name not in _VOLATILE} if isinstance(value, dict) else value
-
-
-def visible(text: str) -> str:
-    r"""The text with control and other unprintable characters written as escapes, for messages: names in files are untrusted.
-
-    >>> print(visible("red \x1b[31m"))
-    red \x1b[31m
-    """
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -118,6 +85,8 @@ def encode_entry(entry: Entry) -> str:
     if entry.incomplete:
         response["incomplete"] = True
     optional = {"module": entry.module, "cost_usd": entry.cost_usd, "cost_reason": entry.cost_reason or None, "note": entry.note or None}
+    if entry.role != "app":
+        optional["role"] = entry.role
     fields: dict[str, Any] = {
         "test": entry.test,
         "trial": entry.trial,
@@ -191,6 +160,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
         cost_usd=_seconds(fields.get("cost_usd"), "cost_usd"),
         cost_reason=str(fields.get("cost_reason", "")),
         note=str(fields.get("note", "")),
+        role="judge" if fields.get("role") == "judge" else "app",
         module=None if fields.get("module") is None else _typed(fields, "module", str),
     )
 
@@ -230,6 +200,15 @@ def recording_path(module: Path) -> Path:
     return module.parent / FOLDER / f"{module.stem}.jsonl"
 
 
+def module_of(recording: Path) -> Path:
+    """The test module whose recordings a file keeps.
+
+    >>> module_of(Path("evals/__recordings__/test_support.jsonl")).as_posix()
+    'evals/test_support.py'
+    """
+    return recording.parent.parent / f"{recording.stem}.py"
+
+
 def module_inside(rootdir: Path, module: str) -> Path:
     """The absolute path of a test module named in a journal.
 
@@ -246,27 +225,44 @@ def module_inside(rootdir: Path, module: str) -> Path:
     return path
 
 
-def read_recording(path: Path) -> tuple[Entry, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What a recording file holds: its entries, each with its line (counted from 1), and a message for every fault."""
+
+    entries: tuple[tuple[int, Entry], ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def scan_recording(path: Path, *, root: Path | None = None) -> Scan:
+    """Read a recording file, faulty or not; paths in messages are relative to `root` where the file is inside."""
+    shown = shown_path(path, root)
+    try:
+        if path.stat().st_size > MAX_FILE:
+            return Scan(faults=(f"{shown}: is larger than {MAX_FILE} bytes; delete it and record again with --llm-record all",))
+        data = path.read_bytes()
+    except OSError as error:
+        return Scan(faults=(f"{shown}: cannot be read ({error.strerror}); make it readable, or delete it and record again",))
+    faults: list[str] = []
+    return Scan(entries=tuple(_entries(shown, data, faults)), faults=tuple(faults))
+
+
+def shown_path(path: Path, root: Path | None) -> str:
+    """The path as messages show it: relative to `root` where it lies inside."""
+    return path.relative_to(root).as_posix() if root is not None and path.is_relative_to(root) else path.as_posix()
+
+
+def read_recording(path: Path, *, root: Path | None = None) -> tuple[Entry, ...]:
     """The entries of a recording file, none where there is no file; of entries with one identity, the newest.
 
     Raises:
-        RecordingError: the file cannot be used; the message has a line for every fault.
+        RecordingError: the file cannot be used; the message has a line for every fault, with paths relative to `root`.
     """
-    try:
-        if path.stat().st_size > MAX_FILE:
-            msg = f"{path}: is larger than {MAX_FILE} bytes; delete it and record again with --llm-record all"
-            raise RecordingError(msg)
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return ()
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror}); make it readable, or delete it and record again"
-        raise RecordingError(msg) from error
-    faults: list[str] = []
-    entries = list(_entries(path, data, faults))
-    if faults:
-        raise RecordingError("\n".join(faults))
-    return newest(entries)
+    scan = scan_recording(path, root=root)
+    if scan.faults:
+        raise RecordingError("\n".join(scan.faults))
+    return newest(entry for _, entry in scan.entries)
 
 
 def newest(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -278,7 +274,7 @@ def newest(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(chosen.values())
 
 
-def _entries(path: Path, data: bytes, faults: list[str]) -> Iterator[Entry]:
+def _entries(path: str, data: bytes, faults: list[str]) -> Iterator[tuple[int, Entry]]:
     lines = data.split(b"\n")
     if (problem := _header_problem(lines[0])) is not None:
         faults.append(f"{path}:1: {problem}")
@@ -288,7 +284,7 @@ def _entries(path: Path, data: bytes, faults: list[str]) -> Iterator[Entry]:
         if not raw.strip() or raw.rstrip(b"\r") == HEADER.encode() or (number == 1 and problem is not None):
             continue  # a merge=union of two new files repeats the header
         try:
-            yield decode_entry(_line_text(raw))
+            yield number, decode_entry(_line_text(raw))
         except ValueError as error:
             faults.append(f"{path}:{number}: {error}")
 
@@ -341,21 +337,5 @@ def write_recording(path: Path, entries: Iterable[Entry]) -> bool:
         if path.read_bytes() == data:
             return False
     path.parent.mkdir(exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        stale.unlink(missing_ok=True)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    replace_file(path, data)
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

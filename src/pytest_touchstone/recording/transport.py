@@ -1,4 +1,4 @@
-"""The hook into httpx, httpx2 and the aiohttp transports of the SDKs: requests with an owner go through the recorder.
+"""The hook into httpx, httpx2 and aiohttp, and what SDKs build on them: requests with an owner go through the recorder.
 
 The transport methods are wrapped on their classes, so that clients built before the hook are seen as well. Modules that are not imported
 yet are hooked when they are; nothing is imported for the hook's sake.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import functools
 import importlib.abc
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from pytest_touchstone.recording.aiohttp_session import beneath, wrap_session
+from pytest_touchstone.recording.exchange import PACKING
 from pytest_touchstone.recording.key import WireRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+
+    from pytest_touchstone.recording.exchange import Exchange, Handler, Stored
 
 _HTTPX = (("HTTPTransport", "handle_request"), ("AsyncHTTPTransport", "handle_async_request"))
 _AIOHTTP = (("AiohttpTransport", "handle_async_request"),)
@@ -27,40 +30,8 @@ TARGETS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "httpx_aiohttp.transport": _AIOHTTP,
     "openai._vendor.httpx_aiohttp.transport": _AIOHTTP,
     "anthropic._vendor.httpx_aiohttp.transport": _AIOHTTP,
+    "aiohttp.client": (("ClientSession", "_request"),),
 }
-# What says how bytes were packed on the way; recorded and handed-on bodies are unpacked.
-_PACKING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """A recorded answer, ready to be given; `truncated` makes the error of reading on where the recording stops, None where it is whole."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-    truncated: Callable[[], BaseException] | None
-
-
-class Exchange(Protocol):
-    """One request and its answer, told of what the transport sees."""
-
-    @property
-    def stored(self) -> Stored | None: ...  # noqa: D102 - told by the class
-
-    def answered(self, status: int, headers: Mapping[str, str]) -> None: ...  # noqa: D102 - told by the class
-    def feed(self, chunk: bytes) -> None: ...  # noqa: D102 - as above
-    def end(self) -> None: ...  # noqa: D102 - as above
-    def close(self) -> None: ...  # noqa: D102 - as above
-    def fail(self, error: BaseException) -> None: ...  # noqa: D102 - as above
-
-
-class Handler(Protocol):
-    """What the hook asks: whether a request has an owner, and what becomes of it."""
-
-    def owned(self) -> bool: ...  # noqa: D102 - told by the class
-    def check_unowned(self, url: str) -> None: ...  # noqa: D102 - as above
-    def begin(self, request: WireRequest) -> Exchange: ...  # noqa: D102 - as above
 
 
 class TransportHooks:
@@ -90,8 +61,7 @@ class TransportHooks:
             if transport is None or any(known is transport for known, *_ in self._wrapped):
                 continue
             original = getattr(transport, method)
-            wrap = _wrap_async if method == "handle_async_request" else _wrap_sync
-            wrapper = wrap(original, self._handler)
+            wrapper = _WRAPPERS[method](original, self._handler)
             setattr(transport, method, wrapper)
             self._wrapped.append((transport, method, original, wrapper))
 
@@ -153,6 +123,7 @@ def _wrap_sync(original: Callable[..., Any], handler: Handler) -> Callable[..., 
         if exchange.stored is not None:
             return _replayed(request, exchange.stored)
         try:
+            exchange.take_turn()
             response = original(transport, request)
         except BaseException as error:
             exchange.fail(error)
@@ -173,13 +144,22 @@ def _wrap_async(original: Callable[..., Any], handler: Handler) -> Callable[...,
         if exchange.stored is not None:
             return _replayed(request, exchange.stored)
         try:
-            response = await original(transport, request)
+            await exchange.atake_turn()
+            with beneath():
+                response = await original(transport, request)
         except BaseException as error:
             exchange.fail(error)
             raise
         return _live(request, response, exchange, asynchronous=True)
 
     return handle_async_request
+
+
+_WRAPPERS: Mapping[str, Callable[[Callable[..., Any], Handler], Callable[..., Any]]] = {
+    "handle_request": _wrap_sync,
+    "handle_async_request": _wrap_async,
+    "_request": wrap_session,
+}
 
 
 def _wire_request(request: Any) -> WireRequest:  # noqa: ANN401 - httpx' or httpx2's
@@ -207,7 +187,7 @@ def _live(request: Any, response: Any, exchange: Exchange, *, asynchronous: bool
         response.stream = tee(response.stream, response.stream, exchange)
         return response
     # The app gets the unpacked bytes, exactly as it will when they are replayed.
-    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _PACKING]
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in PACKING]
     chunks = response.aiter_bytes() if asynchronous else response.iter_bytes()
     return package.Response(response.status_code, headers=headers, stream=tee(chunks, response, exchange), extensions=response.extensions)
 
@@ -235,7 +215,11 @@ def _sync_tee(package: Any) -> Any:  # noqa: ANN401 - httpx or httpx2, and a cla
                     self._exchange.fail(error)
                     raise
                 self._exchange.feed(chunk)
-                yield chunk
+                try:
+                    yield chunk
+                except GeneratorExit:  # nobody reads on, though nobody closed the answer
+                    self._exchange.close()
+                    raise
 
         def close(self) -> None:
             try:
@@ -261,7 +245,11 @@ def _async_tee(package: Any) -> Any:  # noqa: ANN401 - as above
                     self._exchange.fail(error)
                     raise
                 self._exchange.feed(chunk)
-                yield chunk
+                try:
+                    yield chunk
+                except GeneratorExit:  # as above
+                    self._exchange.close()
+                    raise
 
         async def aclose(self) -> None:
             try:

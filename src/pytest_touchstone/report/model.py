@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_touchstone.trial import Call, Outcome, Role, TrialRecord
+    from pytest_touchstone.trial import Call, Role, TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What calls cost, in US dollars.
+
+    `usd` sums the prices that are known, and is None where there are calls and none has a known price; `unpriced` calls are not
+    in it, for the `reasons` given, each once, in order of appearance.
+    """
+
+    usd: float | None = 0.0
+    unpriced: int = 0
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
     """Calls, tokens and cost summed.
 
-    `tokens` and `cost_usd` (US dollars) sum what is known and are None where nothing is; `uncounted` and `unpriced` say
-    how many calls they leave out.
+    `input_tokens` and `output_tokens` sum what is known and are None where there are calls and nothing is known; `uncounted` says
+    how many calls they leave out. `paid` is the cost of the calls that were made in this run, `replayed` what the others
+    cost when they were recorded.
     """
 
     calls: int = 0
-    tokens: int | None = None
-    cost_usd: float | None = None
+    replays: int = 0
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
     uncounted: int = 0
-    unpriced: int = 0
+    paid: Cost = Cost()
+    replayed: Cost = Cost()
+
+    @property
+    def cost(self) -> Cost:
+        """What all the calls cost, whenever that was paid."""
+        return _cost_of_parts([(self.paid, self.calls - self.replays), (self.replayed, self.replays)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +87,16 @@ def summarize(records: Sequence[TrialRecord]) -> list[SuiteTally]:
 
 def tally(name: str, records: Sequence[TrialRecord]) -> Tally:
     """Count records by outcome and sum up their calls."""
+    outcomes = Counter(record.outcome for record in records)
     calls = [call for record in records for call in record.calls]
     return Tally(
         name=name,
         trials=len(records),
-        passed=_count(records, "passed"),
-        failed=_count(records, "failed"),
-        error=_count(records, "error"),
-        unscored=_count(records, "unscored"),
-        not_run=_count(records, "not_run"),
+        passed=outcomes["passed"],
+        failed=outcomes["failed"],
+        error=outcomes["error"],
+        unscored=outcomes["unscored"],
+        not_run=outcomes["not_run"],
         app=totals(calls, "app"),
         judge=totals(calls, "judge"),
     )
@@ -82,27 +104,94 @@ def tally(name: str, records: Sequence[TrialRecord]) -> Tally:
 
 def totals(calls: Iterable[Call], role: Role) -> Totals:
     """Sum the calls that one role made."""
-    own = [call for call in calls if call.role == role]
-    tokens = [count for call in own if (count := _tokens(call)) is not None]
-    costs = [call.cost_usd for call in own if call.cost_usd is not None]
+    sums = _Sums()
+    for call in calls:
+        if call.role == role:
+            sums.add(call)
+    return sums.totals()
+
+
+def combined(parts: Iterable[Totals]) -> Totals:
+    """The totals of several groups of calls that have none in common."""
+    groups = list(parts)
+    calls, uncounted = sum(group.calls for group in groups), sum(group.uncounted for group in groups)
+    counted = calls > uncounted or not calls
     return Totals(
-        calls=len(own),
-        tokens=sum(tokens) if tokens else None,
-        cost_usd=sum(costs) if costs else None,
-        uncounted=len(own) - len(tokens),
-        unpriced=len(own) - len(costs),
+        calls=calls,
+        replays=sum(group.replays for group in groups),
+        input_tokens=sum(group.input_tokens or 0 for group in groups) if counted else None,
+        output_tokens=sum(group.output_tokens or 0 for group in groups) if counted else None,
+        uncounted=uncounted,
+        paid=_cost_of_parts([(group.paid, group.calls - group.replays) for group in groups]),
+        replayed=_cost_of_parts([(group.replayed, group.replays) for group in groups]),
     )
 
 
-def _tokens(call: Call) -> int | None:
-    read, written = call.usage.input_tokens, call.usage.output_tokens
-    return None if read is None or written is None else read + written
+@dataclass(kw_only=True)
+class _CostSum:
+    calls: int = 0
+    usd: float = 0.0
+    unpriced: int = 0
+    reasons: dict[str, None] = field(default_factory=dict[str, None])
+
+    def add(self, call: Call) -> None:
+        self.calls += 1
+        if call.cost_usd is None:
+            self.unpriced += 1
+            if call.cost_reason:
+                self.reasons[call.cost_reason] = None
+        else:
+            self.usd += call.cost_usd
+
+    def cost(self) -> Cost:
+        return _cost(self.usd, self.unpriced, self.calls, self.reasons)
+
+
+@dataclass(kw_only=True)
+class _Sums:
+    input_tokens: int = 0
+    output_tokens: int = 0
+    uncounted: int = 0
+    paid: _CostSum = field(default_factory=_CostSum)
+    replayed: _CostSum = field(default_factory=_CostSum)
+
+    def add(self, call: Call) -> None:
+        (self.replayed if call.replayed else self.paid).add(call)
+        read, written = call.usage.input_tokens, call.usage.output_tokens
+        if read is None or written is None:
+            self.uncounted += 1
+        else:
+            self.input_tokens += read
+            self.output_tokens += written
+
+    def totals(self) -> Totals:
+        calls = self.paid.calls + self.replayed.calls
+        counted = calls > self.uncounted or not calls
+        return Totals(
+            calls=calls,
+            replays=self.replayed.calls,
+            input_tokens=self.input_tokens if counted else None,
+            output_tokens=self.output_tokens if counted else None,
+            uncounted=self.uncounted,
+            paid=self.paid.cost(),
+            replayed=self.replayed.cost(),
+        )
+
+
+def _cost_of_parts(parts: Sequence[tuple[Cost, int]]) -> Cost:
+    """The cost of groups of calls, each given with how many calls it has."""
+    reasons = {reason: None for cost, _ in parts for reason in cost.reasons}
+    usd, unpriced = sum(cost.usd or 0.0 for cost, _ in parts), sum(cost.unpriced for cost, _ in parts)
+    return _cost(usd, unpriced, sum(calls for _, calls in parts), reasons)
+
+
+def _cost(usd: float, unpriced: int, calls: int, reasons: Iterable[str]) -> Cost:
+    return Cost(usd=usd if calls > unpriced or not calls else None, unpriced=unpriced, reasons=tuple(reasons))
 
 
 def _by_tag(records: Sequence[TrialRecord]) -> tuple[Tally, ...]:
-    tags = sorted({tag for record in records for tag in record.tags})
-    return tuple(tally(tag, [record for record in records if tag in record.tags]) for tag in tags)
-
-
-def _count(records: Iterable[TrialRecord], outcome: Outcome) -> int:
-    return sum(record.outcome == outcome for record in records)
+    tagged: defaultdict[str, list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        for tag in dict.fromkeys(record.tags):
+            tagged[tag].append(record)
+    return tuple(tally(tag, members) for tag, members in sorted(tagged.items()))

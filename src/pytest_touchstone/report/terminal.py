@@ -8,14 +8,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from pytest_touchstone.text import visible
+from pytest_touchstone.report.model import combined, totals
+from pytest_touchstone.text import shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pytest_touchstone.report.model import SuiteTally, Tally, Totals
+    from pytest_touchstone.report.model import Cost, SuiteTally, Tally, Totals
     from pytest_touchstone.trial import Call, Score, Trial
 
 Style = Literal["", "bold", "dim", "green", "red", "yellow"]
@@ -34,7 +37,20 @@ MAX_CALLS = 5
 MAX_TAGS = 20
 MAX_DIFF_LINES = 2_000
 DIFF_CONTEXT = 2
-COLUMNS = ("suite", "cases", "passed", "failed", "error", "unscored", "not run", "pass rate", "calls", "tokens", "cost")
+MAX_REASONS = 2
+MIN_REASON = 40
+COLUMNS = ("suite", "cases", "passed", "failed", "error", "unscored", "not run", "pass rate")
+CALL_COLUMNS = ("calls", "tokens in", "out", "cost")
+JUDGE_COLUMN = "judge cost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A failure that is told in one line."""
+
+    nodeid: str
+    case_id: str
+    reason: str
 
 
 def trial_block(trial: Trial, *, full: bool = False) -> list[Line]:
@@ -48,18 +64,19 @@ def trial_block(trial: Trial, *, full: bool = False) -> list[Line]:
     lines += _section("input", [Line("", line) for line in _text_lines(_shown(case.input))], full=full)
     lines += _output_sections(trial, full=full)
     lines += _section("scores", list(_score_lines(trial.scores)), full=True)
-    lines += _section("calls", list(_call_lines([*trial.calls, *trial.judge_calls], full=full)), full=True)
+    lines += _section("calls", [*_call_lines([*trial.calls, *trial.judge_calls], full=full), *_trial_totals(trial)], full=True)
     return lines
 
 
 def summary_table(suites: Sequence[SuiteTally], *, all_tags: bool = False) -> list[Line]:
     """The table of suites and tags; tags beyond the twentieth of a suite are counted, not shown, unless `all_tags`."""
-    rows: list[tuple[Style, list[str]]] = [("bold", list(COLUMNS))]
+    extra = _extra_columns(suites)
+    rows: list[tuple[Style, list[str]]] = [("bold", [*COLUMNS, *extra])]
     notes: dict[int, str] = {}
     for suite in suites:
-        rows.append((_tally_style(suite.suite), _tally_row(suite.suite)))
+        rows.append((_tally_style(suite.suite), _tally_row(suite.suite, extra)))
         shown = suite.tags if all_tags else suite.tags[:MAX_TAGS]
-        rows.extend(("dim", _tally_row(dataclasses.replace(tag, name=f"  {tag.name}"))) for tag in shown)
+        rows.extend(("dim", _tally_row(dataclasses.replace(tag, name=f"  {tag.name}"), extra)) for tag in shown)
         if len(shown) < len(suite.tags):
             notes[len(rows) - 1] = f"  and {len(suite.tags) - len(shown)} more tags (-v shows them)"
     widths = [max(len(row[column]) for _, row in rows) for column in range(len(rows[0][1]))]
@@ -72,17 +89,27 @@ def summary_table(suites: Sequence[SuiteTally], *, all_tags: bool = False) -> li
     return lines
 
 
-def judge_line(suites: Sequence[SuiteTally]) -> Line | None:
-    """What the judges asked and cost in the whole run, None where none was asked."""
-    judged = [suite.suite.judge for suite in suites if suite.suite.judge.calls]
-    if not judged:
-        return None
-    calls = sum(totals.calls for totals in judged)
-    tokens = [totals.tokens for totals in judged if totals.tokens is not None]
-    costs = [totals.cost_usd for totals in judged if totals.cost_usd is not None]
-    cost = _cost(sum(costs) if costs else None, sum(totals.unpriced for totals in judged))
-    counted = _tokens(sum(tokens) if tokens else None, sum(totals.uncounted for totals in judged))
-    return Line("", f"judges: {calls:,} {'call' if calls == 1 else 'calls'}, {counted} tokens, cost {cost}")
+def call_lines(suites: Sequence[SuiteTally]) -> list[Line]:
+    """What the whole run asked and what that cost: the app, the judges, and both together; nothing where nothing was asked."""
+    sums = _sums(combined(suite.suite.app for suite in suites), combined(suite.suite.judge for suite in suites))
+    lines = [Line("", _sum_text(name, part)) for name, part in sums]
+    # The last line is the sum of all: there the reasons are given once.
+    return [*lines[:-1], Line("", lines[-1].text + unpriced_note(sums[-1][1].cost))] if lines else []
+
+
+def further_failures(further: Mapping[str, Sequence[Failure]], *, width: int) -> list[Line]:
+    """One line for each failure, by suite, at most `width` (columns) wide where that leaves room, and how to see them in full."""
+    lines: list[Line] = []
+    for suite, failures in further.items():
+        names = [shorten(failure.case_id, MIN_REASON) for failure in failures]
+        column = max(map(len, names))
+        lines.append(Line("bold", f"{len(failures):,} more of {visible(suite)}, a line each"))
+        for name, failure in zip(names, failures, strict=True):
+            reason = shorten(failure.reason, max(MIN_REASON, width - column - 4))
+            lines.append(Line("", f"  {name.ljust(column)}  {reason}".rstrip()))
+    first = next(iter(further.values()))[0]
+    one = f"pytest --llm-eval {shlex.quote(visible(first.nodeid))} -vv"
+    return [*lines, Line("dim", f"one of them in full: {one}"), Line("dim", "all in full: --llm-show all")]
 
 
 def plain(lines: Iterable[Line]) -> str:
@@ -188,8 +215,8 @@ def _call_lines(calls: Sequence[Call], *, full: bool) -> Iterator[Line]:
         facts = [
             f"{'judge ' if call.role == 'judge' else ''}{visible(call.provider)} {visible(call.model)}",
             "latency unknown" if call.latency_s is None else f"{call.latency_s * 1000:,.0f} ms{' (replayed)' if call.replayed else ''}",
-            f"{_tokens(call.usage.input_tokens)} + {_tokens(call.usage.output_tokens)} tokens",
-            f"cost {_cost(call.cost_usd, 0)}" + (f" ({visible(call.cost_reason)})" if call.cost_usd is None and call.cost_reason else ""),
+            f"{_count(call.usage.input_tokens)} + {_count(call.usage.output_tokens)} tokens",
+            f"cost {dollars(call.cost_usd)}" + (f" ({visible(call.cost_reason)})" if call.cost_usd is None and call.cost_reason else ""),
         ]
         yield Line("red" if call.error else "", ", ".join(facts))
         if call.error:
@@ -197,13 +224,93 @@ def _call_lines(calls: Sequence[Call], *, full: bool) -> Iterator[Line]:
             yield Line("red", f"  {first}")
 
 
-def _tally_row(tally: Tally) -> list[str]:
+def _trial_totals(trial: Trial) -> list[Line]:
+    """What the trial's calls add up to, where that is not what one of them says already."""
+    sums = _sums(totals(trial.calls, "app"), totals(trial.judge_calls, "judge"))
+    return [Line("dim", _sum_text(name, part)) for name, part in sums if part.calls > 1]
+
+
+def _sums(app: Totals, judge: Totals) -> list[tuple[str, Totals]]:
+    asked = [(name, part) for name, part in (("app", app), ("judges", judge)) if part.calls]
+    return [*asked, ("in all", combined([app, judge]))] if len(asked) > 1 else asked
+
+
+def _sum_text(name: str, of: Totals) -> str:
+    return f"{name}: {_calls_text(of)}, cost {cost_text(of)}"
+
+
+def _calls_text(of: Totals) -> str:
+    calls = f"{of.calls:,} {'call' if of.calls == 1 else 'calls'}"
+    return f"{calls}, {_count(of.input_tokens, of.uncounted)} + {_count(of.output_tokens, of.uncounted)} tokens"
+
+
+def cost_text(of: Totals) -> str:
+    """What calls cost, paid now and when recorded told apart; a sum that leaves calls out says that it does.
+
+    >>> from pytest_touchstone.report.model import Cost, Totals
+    >>> cost_text(Totals(calls=2, replays=2, replayed=Cost(usd=1.2)))
+    '$0.00 now, $1.20 when recorded'
+    >>> cost_text(Totals(calls=4, paid=Cost(usd=0.12, unpriced=3)))
+    'at least $0.1200'
+    """
+    paid = _at_least(of.paid)
+    return f"{paid} now, {_at_least(of.replayed)} when recorded" if of.replays else paid
+
+
+def unpriced_note(cost: Cost) -> str:
+    """How many calls have no price, and why; empty where all have one.
+
+    >>> from pytest_touchstone.report.model import Cost
+    >>> unpriced_note(Cost(usd=0.12, unpriced=3, reasons=("no price is known for m at h",)))
+    ' (3 calls without a price: no price is known for m at h)'
+    """
+    if not cost.unpriced:
+        return ""
+    reasons = [visible(reason) for reason in cost.reasons[:MAX_REASONS]]
+    if len(cost.reasons) > MAX_REASONS:
+        reasons.append(f"and {len(cost.reasons) - MAX_REASONS} more")
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    return f" ({cost.unpriced:,} {'call' if cost.unpriced == 1 else 'calls'} without a price{why})"
+
+
+def dollars(usd: float | None) -> str:
+    """An amount of US dollars, to four digits below one dollar; `unknown` for None.
+
+    >>> dollars(0.00123), dollars(12.3), dollars(0.0), dollars(0.00001), dollars(None)
+    ('$0.0012', '$12.30', '$0.00', '<$0.0001', 'unknown')
+    """
+    if usd is None:
+        return "unknown"
+    if usd == 0 or usd >= 1:
+        return f"${usd:,.2f}"
+    return f"${usd:.4f}" if usd >= 0.0001 else "<$0.0001"
+
+
+def _at_least(cost: Cost) -> str:
+    return f"{'at least ' if cost.unpriced and cost.usd is not None else ''}{dollars(cost.usd)}"
+
+
+def _extra_columns(suites: Sequence[SuiteTally]) -> tuple[str, ...]:
+    """The columns that are worth their room: nothing on calls where nobody asked a model, nothing on judges where none was asked."""
+    judged = any(suite.suite.judge.calls for suite in suites)
+    asked = judged or any(suite.suite.app.calls for suite in suites)
+    return (*(CALL_COLUMNS if asked else ()), *([JUDGE_COLUMN] if judged else []))
+
+
+def _tally_row(tally: Tally, extra: Sequence[str]) -> list[str]:
     rate = "-" if tally.pass_rate is None else f"{tally.pass_rate:.1%}"
     counts = (tally.trials, tally.passed, tally.failed, tally.error, tally.unscored, tally.not_run)
-    app: Totals = tally.app
-    money = _cost(app.cost_usd, app.unpriced) if app.calls else "-"
-    tokens = "-" if not app.calls else _tokens(app.tokens, app.uncounted)
-    return [visible(tally.name), *(f"{count:,}" for count in counts), rate, f"{app.calls:,}", tokens, money]
+    app = tally.app
+    tokens = [_count(app.input_tokens, app.uncounted), _count(app.output_tokens, app.uncounted)] if app.calls else ["-", "-"]
+    cells = [f"{app.calls:,}", *tokens, _cost_cell(app), _cost_cell(tally.judge)]
+    return [visible(tally.name), *(f"{count:,}" for count in counts), rate, *cells[: len(extra)]]
+
+
+def _cost_cell(of: Totals) -> str:
+    if not of.calls:
+        return "-"
+    cost = of.cost
+    return f"{'>= ' if cost.unpriced and cost.usd is not None else ''}{dollars(cost.usd)}"
 
 
 def _tally_style(tally: Tally) -> Style:
@@ -212,16 +319,9 @@ def _tally_style(tally: Tally) -> Style:
     return "yellow" if tally.unscored or tally.not_run else "green"
 
 
-def _tokens(count: int | None, uncounted: int = 0) -> str:
-    if count is None:
-        return "unknown"
-    return f"{count:,}" + (f" + {uncounted} uncounted" if uncounted else "")
-
-
-def _cost(usd: float | None, unpriced: int) -> str:
-    if usd is None:
-        return "unknown"
-    return f"${usd:.4f}" + (f" + {unpriced} unpriced" if unpriced else "")
+def _count(tokens: int | None, uncounted: int = 0) -> str:
+    """A sum of tokens; `>=` where it leaves calls out."""
+    return "unknown" if tokens is None else f"{'>= ' if uncounted else ''}{tokens:,}"
 
 
 def as_pairs(lines: Iterable[Line]) -> list[list[str]]:

@@ -1,0 +1,394 @@
+"""Runs test bodies: sync ones in threads, async ones as tasks of one loop that the main thread drives while it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import ctypes
+import functools
+import inspect
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from pytest_touchstone.errors import TrialTimeout
+from pytest_touchstone.plugin.streams import Streams
+from pytest_touchstone.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+    from contextlib import AbstractContextManager
+    from types import FrameType
+
+    import pytest
+
+# How long bodies that are told to stop may take, in seconds, before the run goes on without them.
+GRACE_S = 1.0
+# How much longer than its timeout a body may block the event loop before a signal stops it, in seconds.
+BLOCKED_S = 0.2
+
+current_body: contextvars.ContextVar[Body | None] = contextvars.ContextVar("touchstone_body", default=None)
+
+
+class Stopped(BaseException):
+    """Raised in a body that is to end now; BaseException, since code under test catches ordinary ones."""
+
+
+class Body:
+    """One run of a test function beside others: what it is called with, and how it ended."""
+
+    def __init__(
+        self,
+        item: pytest.Function,
+        *,
+        owned: Callable[[], AbstractContextManager[None]],
+        timeout_s: float | None,
+        on_end: Callable[[], None],
+    ) -> None:
+        """Take what the test function asks for from the item that has just been set up.
+
+        `on_end` is called once, in whichever thread notes the end.
+        """
+        self.item = item
+        self.streams = Streams()
+        self.timeout_s = timeout_s
+        self.done = False
+        self.result: object = None
+        self.error: BaseException | None = None
+        self.began: float | None = None
+        self.ended: float | None = None
+        self.function: Callable[..., Any] = item.obj
+        # As pytest's own call does, which has no public name for what the function's signature asks for.
+        names = item._fixtureinfo.argnames  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self.arguments = {name: item.funcargs[name] for name in names}
+        self.is_async = inspect.iscoroutinefunction(item.obj)
+        self.context = contextvars.copy_context()
+        self._owned = owned
+        self._on_end = on_end
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first to the last line of the body; 0 where it never began."""
+        if self.began is None:
+            return 0.0
+        return (time.perf_counter() if self.ended is None else self.ended) - self.began
+
+    def overdue_at(self) -> float | None:
+        """When the body's time is up, on the clock of `time.perf_counter`; None where it is done, has not begun or may take any time."""
+        if self.done or self.timeout_s is None or self.began is None:
+            return None
+        return self.began + self.timeout_s
+
+    def finish(self, error: BaseException | None) -> None:
+        """Note how the body ended; what it does later is not heard any more."""
+        if not self.done:
+            self.ended = time.perf_counter()
+            self.error = error
+            self.done = True
+            self._on_end()
+
+    def run(self) -> None:
+        """Run a sync body to its end, in its context."""
+        self._begin()
+        error: BaseException | None = None
+        try:
+            with self._owned():
+                self.result = self.function(**self.arguments)
+        except BaseException as raised:  # noqa: BLE001 - whatever ended the body is raised again where its test's turn comes
+            error = raised
+        self.finish(error)
+
+    async def arun(self) -> None:
+        """Run an async body to its end; its task has the body's context."""
+        self._begin()
+        error: BaseException | None = None
+        try:
+            with self._owned():
+                self.result = await self.function(**self.arguments)
+        except KeyboardInterrupt:
+            # Ctrl-C, which happens to arrive while this body has the main thread, is not this body's.
+            self.finish(Stopped("interrupted"))
+            raise
+        except BaseException as raised:  # noqa: BLE001 - as above
+            error = raised
+        self.finish(error)
+
+    def _begin(self) -> None:
+        current_body.set(self)
+        self.began = time.perf_counter()
+
+
+class Bodies:
+    """The bodies that run right now, and the wait for the next thing that happens to one of them.
+
+    All methods but `in_main` are for the main thread.
+    """
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Body | None] = queue.SimpleQueue()
+        self._threads: dict[Body, threading.Thread] = {}
+        self._idle = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[Body, asyncio.Task[None]] = {}
+        self._running: set[Body] = set()
+        self._main = threading.get_ident()
+
+    def __len__(self) -> int:
+        """How many bodies run."""
+        return len(self._running)
+
+    def start(self, body: Body) -> None:
+        """Start a body."""
+        self._running.add(body)
+        if body.is_async:
+            coroutine = body.arun()
+            loop = self.loop()
+            task = loop.create_task(coroutine, context=body.context)
+            self._tasks[body] = task
+            task.add_done_callback(functools.partial(self._task_done, body))
+            return
+        if self._idle:
+            self._idle -= 1
+        else:
+            threading.Thread(target=self._serve, name="touchstone-body", daemon=True).start()
+        self._work.put(body)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The one loop of the session, so that clients made at import time keep their connections."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return self._loop
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Drive the async bodies until something happens to a body, at most `timeout_s` seconds; then do what it asks for."""
+        if self._tasks:
+            self._drive(timeout_s)
+            self._handle_all()
+            return
+        with contextlib.suppress(queue.Empty):
+            self._handle(self._events.get(timeout=timeout_s))
+            self._handle_all()
+
+    def run_alone(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine on the loop to its end, in a copy of the current context, with nothing beside it."""
+        loop = self.loop()
+        task = loop.create_task(coroutine, context=contextvars.copy_context())
+        try:
+            loop.run_until_complete(task)
+        except BaseException:  # a signal's, such as Ctrl-C's or a timeout's: the coroutine is to unwind before its fixtures do
+            if not task.done():
+                task.cancel()
+                loop.run_until_complete(asyncio.wait([task], timeout=GRACE_S))
+            raise
+
+    def in_main(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
+        """Have the main thread call the function the next time it waits; called from a body's thread or from the main one."""
+        if threading.get_ident() == self._main:
+            return function()
+        future: Future[Any] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
+                future.set_exception(error)
+
+        self._post(call)
+        return future.result()
+
+    def time_out(self, body: Body) -> None:
+        """End a body whose time is up: its trial is an error that says where it was."""
+        assert body.timeout_s is not None
+        body.finish(TrialTimeout(_overdue(body.timeout_s, self._place(body))))
+        self._stop(body)
+        self._running.discard(body)
+
+    def stop_all(self) -> None:
+        """Tell every body to end, and give them a moment to do so."""
+        for body in list(self._running):
+            self._stop(body)
+        until = time.perf_counter() + GRACE_S
+        while self._running and (left := until - time.perf_counter()) > 0:
+            self.wait(left)
+        for body in self._running:
+            body.finish(Stopped("the run stopped"))
+        self._running.clear()
+
+    def close(self) -> None:
+        """Let the threads go and close the loop; a body that still hangs is left behind, in a thread that no exit waits for."""
+        for _ in range(self._idle):
+            self._work.put(None)
+        self._idle = 0
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        if pending:
+            loop.run_until_complete(asyncio.wait(pending, timeout=GRACE_S))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        # Without shutdown_default_executor, which would wait for threads that may hang.
+        loop.close()
+
+    def _serve(self) -> None:
+        body: Body | None = None
+        try:
+            while (body := self._work.get()) is not None:
+                self._threads[body] = threading.current_thread()
+                body.context.run(body.run)
+                if self._threads.pop(body, None) is None:
+                    return
+                self._post(functools.partial(self._thread_done, body))
+        except Stopped:  # it came just after the last line of the body
+            pass
+        finally:
+            if body is not None:
+                body.finish(Stopped("the run stopped"))
+                self._post(functools.partial(self._running.discard, body))
+
+    def _thread_done(self, body: Body) -> None:
+        self._running.discard(body)
+        self._idle += 1
+
+    def _task_done(self, body: Body, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(body, None)
+        self._running.discard(body)
+        if not body.done:
+            body.finish(Stopped("cancelled") if task.cancelled() else task.exception())
+        elif not task.cancelled():
+            task.exception()  # seen, so that asyncio does not complain
+        self._post(_nothing)
+
+    def _post(self, event: Callable[[], None]) -> None:
+        self._events.put(event)
+        loop = self._loop
+        if loop is None:
+            return
+        if threading.get_ident() == self._main:
+            loop.stop()
+        else:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                loop.call_soon_threadsafe(loop.stop)
+
+    def _drive(self, timeout_s: float | None) -> None:
+        loop = self.loop()
+        if not self._events.empty():
+            return
+        timer = None if timeout_s is None else loop.call_later(max(timeout_s, 0), loop.stop)
+        try:
+            with self._watched():
+                loop.run_forever()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Generator[None]:
+        """Stop an async body that blocks the loop when its time is up, where signals can."""
+        timeouts = [body.timeout_s for body in self._tasks if body.timeout_s is not None]
+        if not timeouts or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
+            yield
+            return
+
+        def stop(_: int, frame: FrameType | None) -> None:
+            body = current_body.get()
+            overdue = None if body is None else body.overdue_at()
+            if body is not None and overdue is not None and overdue <= time.perf_counter():
+                assert body.timeout_s is not None
+                body.finish(TrialTimeout(_overdue(body.timeout_s, "" if frame is None else _described(traceback.extract_stack(frame)[-1]))))
+                raise Stopped
+
+        before = signal.signal(signal.SIGALRM, stop)
+        # Later than the loop's own timer would be: a body that lets the loop run is cancelled, which is gentler.
+        signal.setitimer(signal.ITIMER_REAL, min(timeouts) + BLOCKED_S, BLOCKED_S)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def _handle_all(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._handle(self._events.get_nowait())
+
+    def _handle(self, event: Callable[[], None]) -> None:
+        event()
+
+    def _stop(self, body: Body) -> None:
+        task = self._tasks.get(body)
+        if task is not None:
+            task.cancel()
+            return
+        # Taken out first: the thread that finds itself gone from here ends, so that the exception cannot hit another body.
+        thread = self._threads.pop(body, None)
+        if thread is not None and thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
+
+    def _place(self, body: Body) -> str:
+        thread = self._threads.get(body)
+        frame = None
+        if thread is not None and thread.ident is not None:
+            frame = sys._current_frames().get(thread.ident)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the only way to see it
+        elif (task := self._tasks.get(body)) is not None:
+            stack = task.get_stack()
+            frame = stack[-1] if stack else None
+        if frame is None:
+            return ""
+        frames = [entry for entry in traceback.extract_stack(frame) if entry.filename == str(body.item.path)]
+        return _described((frames or traceback.extract_stack(frame))[-1])
+
+
+@contextlib.contextmanager
+def time_limit(timeout_s: float | None) -> Generator[None]:
+    """Inside, what the main thread runs is stopped when its time is up, wherever it is.
+
+    Where signals cannot do that (on Windows, or while another timer of the process runs) it may take as long as it likes.
+
+    Raises:
+        TrialTimeout: the time was up.
+    """
+    if timeout_s is None or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+    place: list[str] = []
+
+    def stop(_: int, frame: FrameType | None) -> None:
+        place.append("" if frame is None else _described(traceback.extract_stack(frame)[-1]))
+        raise Stopped
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    try:
+        yield
+    except BaseException as error:
+        if not place:
+            raise
+        raise TrialTimeout(_overdue(timeout_s, place[0])) from (None if isinstance(error, Stopped) else error)
+    else:
+        if place:  # the code caught what was to stop it
+            raise TrialTimeout(_overdue(timeout_s, place[0]))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _overdue(timeout_s: float, place: str) -> str:
+    return f"the body did not end within {timeout_s:g} s (--llm-timeout, or pytest-timeout's){place}"
+
+
+def _described(entry: traceback.FrameSummary) -> str:
+    return f"; it was at {visible(entry.filename)}:{entry.lineno} in {visible(entry.name)}"
+
+
+def _nothing() -> None:
+    return None

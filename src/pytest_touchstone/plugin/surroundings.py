@@ -1,0 +1,82 @@
+"""What pytest and pytest-timeout set around the phases of a test, set around the bodies that run between the phases."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    import pytest
+
+
+def _timeout_settings(item: pytest.Item) -> tuple[Any, Any]:
+    """pytest-timeout's hooks and settings for a test, None for both where it is not there or does not look as expected."""
+    plugin: Any = item.config.pluginmanager.get_plugin("timeout")
+    settings: Any = getattr(plugin, "_get_item_settings", None)
+    if settings is None:
+        return None, None
+    return item.config.hook, settings(item)
+
+
+def seconds_of_pytest_timeout(item: pytest.Item) -> float | None:
+    """What pytest-timeout gives a test, in seconds; None where it gives no bound."""
+    _, settings = _timeout_settings(item)
+    seconds: float | None = getattr(settings, "timeout", None)
+    return seconds
+
+
+@contextlib.contextmanager
+def timed_by_pytest_timeout(item: pytest.Item) -> Generator[None]:
+    """Have pytest-timeout watch a setup that is done ahead, as it watches one in its turn."""
+    hooks, settings = _timeout_settings(item)
+    watched = settings is not None and bool(settings.timeout) and settings.func_only is False
+    if watched:
+        hooks.pytest_timeout_set_timer(item=item, settings=settings)
+    try:
+        yield
+    finally:
+        if watched:
+            hooks.pytest_timeout_cancel_timer(item=item)
+
+
+@contextlib.contextmanager
+def explained_asserts(item: pytest.Item) -> Generator[None]:
+    """Have asserts explained as in a test whose turn it is, since bodies run between the turns."""
+    import _pytest.assertion as explaining  # as above
+
+    hook: Any = explaining.pytest_runtest_protocol
+    steps = hook(item)
+    next(steps)
+    try:
+        yield
+    finally:
+        steps.close()
+
+
+@contextlib.contextmanager
+def warning_filters(filters: Sequence[str]) -> Generator[None]:
+    """Have the warning filters of marks hold between the turns too, where bodies run."""
+    from _pytest.config import parse_warning_filter  # as above
+
+    if not filters:
+        yield
+        return
+    with warnings.catch_warnings():
+        for each in filters:
+            warnings.filterwarnings(*parse_warning_filter(each, escape=False))
+        yield
+
+
+@contextlib.contextmanager
+def switch_interval(seconds: float) -> Generator[None]:
+    """Let a thread run longer before another takes over, which costs more the more bodies there are."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(max(before, seconds))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
