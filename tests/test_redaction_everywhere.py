@@ -43,6 +43,7 @@ ENCODINGS = {
     "base64 inside": lambda secret: base64.b64encode(b"user:" + secret.encode() + b":x").decode(),
     "base64url": lambda secret: base64.urlsafe_b64encode(secret.encode()).decode().rstrip("="),
     "url": lambda secret: quote(secret, safe=""),
+    "codes": unicode_escaped,
     "hex": lambda secret: secret.encode().hex(),
 }
 
@@ -57,6 +58,7 @@ def traces(secret):
         quote(secret, safe=""),
         inner,
         secret.encode().hex(),
+        unicode_escaped(secret),
     }
 
 
@@ -189,7 +191,7 @@ client = openai.OpenAI(
 
 
 def answer(text, **kwargs):
-    escaped = "".join(f"\\u{ord(character):04x}" for character in SECRET["escaped"])
+    escaped = "".join(f"\\\\u{ord(character):04x}" for character in SECRET["escaped"])
     content = [text, SECRET["body"], json.dumps({"a": SECRET["nested"]}), escaped, base64.b64encode(SECRET["base64"].encode()).decode()]
     messages = [{"role": "user", "content": " ".join(content)}]
     reply = client.chat.completions.create(model="gpt-test", messages=messages, **kwargs)
@@ -253,7 +255,8 @@ def run(pytester, runner, monkeypatch):
 
     def run_and_look(*arguments):
         result = runner.run("--llm-eval", "--llm-judge", "openai:judge", "--junitxml=out.xml", "--llm-export=training", *arguments)
-        assert result.ret not in {0, 4}
+        outcomes = result.parseoutcomes()
+        assert outcomes["failed"] + outcomes["errors"] == 4
         look(pytester.path, result.stdout.str() + result.stderr.str())
         return result
 
@@ -272,7 +275,7 @@ def look(root, output):
     assert found == []
 
 
-@pytest.mark.parametrize("verbosity", [(), ("-v", "--showlocals"), ("-vv", "--tb=short", "-rA")], ids=["default", "-v", "-vv"])
+@pytest.mark.parametrize("verbosity", [(), ("-vv", "--showlocals", "-rA")], ids=["default", "verbose"])
 def test_no_secret_survives_a_run(run, verbosity):
     go, provider = run
     go(*verbosity)
@@ -286,11 +289,3 @@ def test_no_secret_survives_a_miss(run, pytester):
     (pytester.path / "cases.yaml").write_text(CASES.replace("one", "another one"), encoding="utf-8")
     result = go("--llm-record", "none")
     result.stdout.fnmatch_lines(["*the nearest recording is of*"])
-
-
-def test_no_secret_survives_a_merge_that_comes_too_late(run, pytester):
-    """A journal of a killed run is merged by a run that knows more secrets."""
-    go, _ = run
-    go()
-    recording = pytester.path / "__recordings__" / "test_suite.jsonl"
-    assert recording.read_text(encoding="utf-8").count("[redacted]") > 10

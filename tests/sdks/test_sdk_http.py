@@ -9,6 +9,7 @@ from providers import Reply
 from sdk_kit import HI, KEY, need
 
 from pytest_touchstone.errors import RecordingMiss
+from pytest_touchstone.recording.aiohttp_session import wrap_session
 
 ASKED = {"model": "gpt-4o", "messages": HI}
 STREAMED = {**ASKED, "stream": True}
@@ -227,3 +228,56 @@ async def read_some(response):
 
 
 READS = (read_all, read_lines, read_chunks, read_any, read_some)
+
+
+class TestLeftUnread:
+    """Streams that an app stops reading without closing them, as litellm does."""
+
+    def test_what_the_garbage_collector_gets_is_stored_as_far_as_it_was_read(self, suite):
+        httpx = need("httpx")
+
+        def app(provider):
+            client = httpx.Client()
+            response = client.send(client.build_request("POST", path(provider), json=STREAMED), stream=True)
+            return next(response.iter_raw()), client
+
+        suite.provider.answer = Reply(text="long " * 50)
+        with suite.session("missing"):
+            _, client = app(suite.provider)
+            assert [call.status for call in suite.calls] == [200]
+        client.close()
+        assert [entry.incomplete for entry in suite.entries()] == [True]
+
+    def test_async_ones_as_well(self, suite):
+        httpx = need("httpx")
+
+        async def app(provider):
+            async with httpx.AsyncClient() as client:
+                response = await client.send(client.build_request("POST", path(provider), json=STREAMED), stream=True)
+                await anext(response.aiter_raw())
+
+        suite.provider.answer = Reply(text="long " * 50)
+        with suite.session("missing"):
+            asyncio.run(app(suite.provider))
+            assert [call.status for call in suite.calls] == [200]
+        assert [entry.incomplete for entry in suite.entries()] == [True]
+
+    def test_what_is_still_held_is_stored_when_its_owner_is_done(self, suite):
+        httpx = need("httpx")
+        client = httpx.Client()
+        suite.provider.answer = Reply(text="long " * 50)
+        with suite.session("missing"):
+            response = client.send(client.build_request("POST", path(suite.provider), json=STREAMED), stream=True)
+            chunks = response.iter_raw()
+            next(chunks)
+            assert suite.calls == []
+        assert [call.status for call in suite.calls] == [200]
+        chunks.close()
+        client.close()
+        assert [entry.incomplete for entry in suite.entries()] == [True]
+
+
+def test_an_aiohttp_that_cannot_read_bodies_is_left_alone(monkeypatch):
+    payload = need("aiohttp.payload")
+    monkeypatch.delattr(payload.Payload, "as_bytes")
+    assert wrap_session(print, None) is print

@@ -170,11 +170,20 @@ class Bodies:
     def wait(self, timeout_s: float | None) -> None:
         """Drive the async bodies until something happens to a body, at most `timeout_s` seconds; then do what it asks for."""
         if self._tasks:
-            self._drive(timeout_s)
+            if self._events.empty():
+                self._drive(timeout_s)
             self._handle_all()
             return
         with contextlib.suppress(queue.Empty):
             self._handle(self._events.get(timeout=timeout_s))
+            self._handle_all()
+
+    def poll(self) -> None:
+        """Let the async bodies make the steps that are due, without waiting."""
+        if self._tasks:
+            loop = self.loop()
+            loop.call_soon(loop.stop)
+            self._drive(None)
             self._handle_all()
 
     def run_alone(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -281,8 +290,6 @@ class Bodies:
 
     def _drive(self, timeout_s: float | None) -> None:
         loop = self.loop()
-        if not self._events.empty():
-            return
         timer = None if timeout_s is None else loop.call_later(max(timeout_s, 0), loop.stop)
         try:
             with self._watched():

@@ -177,7 +177,12 @@ class TrialRunner:
         if final:
             running.record = self._finish(item, running, error, outcome, duration_s=call.duration)
             _set_properties(item, running.record)
-        report = yield
+        if final and isinstance(error, CheckFailed):
+            # The trial says all there is to say, and pytest's own view of it takes long to make.
+            with _without_traceback(item):
+                report = yield
+        else:
+            report = yield
         report.sections = [(name, self._redact(text)) for name, text in report.sections]
         if report.failed and isinstance(error, BudgetSpent):
             make_skipped(report, item, self._redact(reason_of(error)))
@@ -301,6 +306,15 @@ class TrialRunner:
 
     def _redact(self, text: str) -> str:
         return self.recorder.redact(text)
+
+
+@contextlib.contextmanager
+def _without_traceback(item: pytest.Item) -> Generator[None]:
+    item.repr_failure = lambda excinfo, style=None: ""  # type: ignore[method-assign] # noqa: ARG005 - as the method
+    try:
+        yield
+    finally:
+        del item.repr_failure
 
 
 def _without_texts(call: Call) -> Call:

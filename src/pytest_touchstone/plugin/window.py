@@ -355,6 +355,7 @@ class Window:
             if fill:
                 self._fill()
             if started.done:
+                self._bodies.poll()
                 return
             self._bodies.wait(self._patience())
             now = time.perf_counter()

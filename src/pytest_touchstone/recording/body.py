@@ -166,7 +166,7 @@ def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
 def _encode_json(text: str, value: JsonValue, redactor: Redactor) -> dict[str, JsonValue]:
     layout = next((number for number, dump in enumerate(_LAYOUTS) if dump(value) == text), 0)
     value = _without_credentials(value)
-    stored = redactor.redact_json(value) if redactor.leaks(text) else value
+    stored = redactor.redact_json(value) if "\\u" in text or redactor.leaks(text) else value
     if not _is_encodable(stored):
         return {"text": redactor.redact(text)}
     return {"json": stored, "layout": layout} if layout else {"json": stored}

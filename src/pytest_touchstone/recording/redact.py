@@ -200,14 +200,16 @@ def _credentials(header: str) -> Iterator[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """The texts a secret may stand in: as it is, JSON-escaped (twice, too), URL-encoded, in hexadecimal and base64."""
+    """The texts a secret may stand in: as it is, JSON-escaped (twice, or every character, too), URL-encoded, in hexadecimal and base64."""
     raw = secret.encode("utf-8", "surrogatepass")
     escaped = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     twice = {json.dumps(form)[1:-1] for form in escaped}
     slashed = {form.replace("/", "\\/") for form in escaped}
     quoted = {quote(raw), quote(raw, safe=""), quote_plus(raw)}
     lower = {re.sub("%[0-9A-F]{2}", lambda code: code.group().lower(), form) for form in quoted}
-    forms = {secret, *escaped, *twice, *slashed, *quoted, *lower, raw.hex(), raw.hex().upper(), *_base64_forms(raw)}
+    codes = "".join(f"\\u{ord(character):04x}" for character in secret if ord(character) <= 0xFFFF)
+    written_out = {codes, codes.replace("\\", "\\\\")}
+    forms = {secret, *escaped, *twice, *slashed, *quoted, *lower, *written_out, raw.hex(), raw.hex().upper(), *_base64_forms(raw)}
     yield from (form for form in forms if len(form) >= MIN_SECRET)
 
 
