@@ -8,8 +8,9 @@ import pytest
 from providers import Reply
 from sdk_kit import HI, KEY, need
 
-from pytest_touchstone.errors import RecordingMiss
+from pytest_touchstone.errors import NetworkBlocked, RecordingMiss
 from pytest_touchstone.recording.aiohttp_session import wrap_session
+from pytest_touchstone.recording.recorder import Recorder
 
 ASKED = {"model": "gpt-4o", "messages": HI}
 STREAMED = {**ASKED, "stream": True}
@@ -228,6 +229,35 @@ async def read_some(response):
 
 
 READS = (read_all, read_lines, read_chunks, read_any, read_some)
+
+
+class TestNotRecorded:
+    def test_requests_of_nobody_pass_and_are_blocked_where_recordings_are_only_replayed(self, suite):
+        aiohttp = need("aiohttp")
+
+        async def app(url):
+            async with aiohttp.ClientSession() as session, session.get(url) as response:
+                return response.status
+
+        recorder = Recorder(mode="none", journal_dir=suite.root, rootdir=suite.root, environ={})
+        recorder.start()
+        try:
+            assert asyncio.run(app(suite.provider.url)) == 200
+            with pytest.raises(NetworkBlocked, match=r"something tried to reach 192\.0\.2\.1"):
+                asyncio.run(app("http://192.0.2.1/"))
+        finally:
+            recorder.stop()
+
+    def test_websockets_pass(self, suite):
+        aiohttp = need("aiohttp")
+
+        async def app(provider):
+            async with aiohttp.ClientSession() as session:
+                with pytest.raises(aiohttp.WSServerHandshakeError, match="Invalid response status"):
+                    await session.ws_connect(provider.url)
+
+        suite.record(run(app))
+        assert (len(suite.provider.requests), suite.entries()) == (1, ())
 
 
 class TestLeftUnread:

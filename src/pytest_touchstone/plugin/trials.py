@@ -259,6 +259,7 @@ class TrialRunner:
         self, item: pytest.Item, running: Running, error: BaseException | None, outcome: Outcome, *, duration_s: float | None = None
     ) -> TrialRecord:
         trial = running.trial
+        self.recorder.settle(running.owner)
         reason = self._redact(reason_of(error))
         if outcome == "passed" and running.failed_subtests:
             outcome, reason = "failed", f"{running.failed_subtests} subtests failed"

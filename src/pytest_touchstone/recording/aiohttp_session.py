@@ -102,10 +102,14 @@ def _replayed(session: Any, request: Any, stored: Stored) -> Any:  # noqa: ANN40
     with contextlib.suppress(ValueError):  # a status of the provider's own
         response.reason = HTTPStatus(stored.status).phrase
     _set_headers(response, stored.headers.items())
-    response.content = _reader()(pull, None, None)
+    response.content = _reader()(pull, _unheard)
     response.content.on_eof(response._response_eof)  # noqa: SLF001 - as aiohttp's own start() does
     response._closed = False  # noqa: SLF001 - as above
     return response
+
+
+def _unheard(*_: object, **__: object) -> None:
+    """A replayed answer is closed: nobody has to be told."""
 
 
 def _response(session: Any, request: Any) -> Any:  # noqa: ANN401 - as above
@@ -144,7 +148,24 @@ async def _live(response: Any, exchange: Exchange) -> Any:  # noqa: ANN401 - as 
     if "content-encoding" in response.headers:
         _set_headers(response, [(name, value) for name, value in response.headers.items() if name.lower() not in PACKING])
     source = response.content
-    response.content = _reader()(source.readany, source, exchange)
+
+    async def pull() -> bytes:
+        try:
+            chunk: bytes = await source.readany()
+        except Exception as error:
+            exchange.fail(error)
+            raise
+        if chunk:
+            exchange.feed(chunk)
+        else:
+            exchange.end()
+        return chunk
+
+    def closed(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as set_exception is called
+        exchange.close()
+        source.set_exception(*args, **kwargs)
+
+    response.content = _reader()(pull, closed)
     if response.status >= 300:
         await response.read()  # nobody else does where the session follows a redirect or raises for the status
     return response
@@ -158,24 +179,17 @@ def _reader() -> Any:  # noqa: ANN401 - a class on a base that is known at run t
     from aiohttp.base_protocol import BaseProtocol
 
     class Reader(StreamReader):
-        """Takes the next chunk where the app waits for one, and tells the exchange of it."""
+        """Takes the next chunk where the app waits for one."""
 
-        __slots__ = ("_exchange", "_pull", "_source")
+        __slots__ = ("_closed", "_pull")
 
-        def __init__(self, pull: Callable[[], Awaitable[bytes]], source: Any, exchange: Exchange | None) -> None:  # noqa: ANN401 - as above
+        def __init__(self, pull: Callable[[], Awaitable[bytes]], closed: Callable[..., None]) -> None:
             loop = asyncio.get_running_loop()
             super().__init__(BaseProtocol(loop), 2**16, loop=loop)
-            self._pull, self._source, self._exchange = pull, source, exchange
+            self._pull, self._closed = pull, closed
 
         async def _wait(self, func_name: str) -> None:  # noqa: ARG002 - aiohttp's signature
-            try:
-                chunk = await self._pull()
-            except Exception as error:
-                if self._exchange is not None:
-                    self._exchange.fail(error)
-                raise
-            if self._exchange is not None:
-                self._exchange.feed(chunk) if chunk else self._exchange.end()
+            chunk = await self._pull()
             if chunk:
                 self.feed_data(chunk)
             else:
@@ -183,9 +197,7 @@ def _reader() -> Any:  # noqa: ANN401 - a class on a base that is known at run t
 
         def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - they differ between versions
             """The app closed the response, read or not."""
-            if self._exchange is not None:
-                self._exchange.close()
-                self._source.set_exception(exc, *args, **kwargs)
+            self._closed(exc, *args, **kwargs)
             super().set_exception(exc, *args, **kwargs)
 
     return Reader
