@@ -223,7 +223,8 @@ class Bodies:
     def stop_all(self) -> None:
         """Tell every body to end, and give them a moment to do so."""
         for body in list(self._running):
-            self._stop(body)
+            if not body.done:
+                self._stop(body)
         until = time.perf_counter() + GRACE_S
         while self._running and (left := until - time.perf_counter()) > 0:
             self.wait(left)
@@ -338,7 +339,8 @@ class Bodies:
             return
         # Taken out first: the thread that finds itself gone from here ends, so that the exception cannot hit another body.
         thread = self._threads.pop(body, None)
-        if thread is not None and thread.ident is not None:
+        # While a tracer such as coverage's is set, Python 3.11's main thread would spin until the other thread sees the exception.
+        if thread is not None and thread.ident is not None and sys.gettrace() is None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
 
     def _place(self, body: Body) -> str:
