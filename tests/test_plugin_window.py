@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -581,6 +582,20 @@ def test_not_even_run(case):
         result.assert_outcomes(passed=2, skipped=4, xfailed=5, xpassed=1)
         assert result.ret == 0
 
+    def test_an_expected_failure_of_a_check_keeps_its_traceback(self, pytester, suite):
+        suite(
+            """
+@pytest.mark.xfail(reason="known")
+@pytest.mark.golden(CASES[:1])
+def test_known(case):
+    case.output = "wrong"
+    case.check(lambda trial: False)
+"""
+        )
+        result = pytester.runpytest_inprocess("--llm-eval", "--xfail-tb")
+        result.assert_outcomes(xfailed=1)
+        result.stdout.fnmatch_lines([">*case.check(lambda trial: False)", "E *1 of 1 scores failed"])
+
     def test_fixtures_that_fail_or_skip(self, pytester, runner, suite):
         suite(
             """
@@ -838,6 +853,17 @@ class TestStopping:
         assert each_once(lines)
         assert lines[-1] == "down module"
         assert result.ret == 1
+
+    def test_the_warning_filters_of_marks_end_with_the_run(self, pytester, suite):
+        suite(
+            (STOPPING % "assert case.id != 'c2'").replace(
+                "@pytest.mark.golden", '@pytest.mark.filterwarnings("error:only here")\n@pytest.mark.golden'
+            )
+        )
+        before = list(warnings.filters)
+        result = pytester.runpytest_inprocess("--llm-eval", "--llm-concurrency", "4", "-x")
+        result.assert_outcomes(passed=2, failed=1)
+        assert warnings.filters == before
 
     def test_at_the_first_failure_under_xdist(self, pytester, suite):
         suite(STOPPING.replace('note("up module")', "pass").replace('note("down module")', "pass") % "assert case.id != 'c2'", cases=12)

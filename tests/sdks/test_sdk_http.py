@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from providers import Reply
@@ -181,9 +182,10 @@ class TestAiohttp:
                 with pytest.raises((RecordingMiss, aiohttp.ClientConnectionError)):
                     await response.content.readany()
 
-        # Nothing but the first event is there to be read before the app closes the answer.
-        suite.provider.answer = Reply(text="long " * 50)
+        closed = threading.Event()
+        suite.provider.answer = Reply(text="long " * 50, wait=closed, pause_after=1)
         suite.record(run(app))
+        closed.set()
         assert [entry.incomplete for entry in suite.entries()] == [True]
         suite.replay(run(reads_on))
         assert len(suite.misses) == 1

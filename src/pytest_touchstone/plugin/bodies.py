@@ -40,6 +40,18 @@ class Stopped(BaseException):
     """Raised in a body that is to end now; BaseException, since code under test catches ordinary ones."""
 
 
+def call_of(item: pytest.Function) -> Callable[[], Any]:
+    """The test function with what its signature asks for, taken from the item that has just been set up."""
+    # As pytest's own call does, which has no public name for what the signature asks for.
+    names = item._fixtureinfo.argnames  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return functools.partial(item.obj, **{name: item.funcargs[name] for name in names})
+
+
+def is_async(item: pytest.Function) -> bool:
+    """Whether the test function is a coroutine function."""
+    return inspect.iscoroutinefunction(item.obj)
+
+
 class Body:
     """One run of a test function beside others: what it is called with, and how it ended."""
 
@@ -63,11 +75,8 @@ class Body:
         self.error: BaseException | None = None
         self.began: float | None = None
         self.ended: float | None = None
-        self.function: Callable[..., Any] = item.obj
-        # As pytest's own call does, which has no public name for what the function's signature asks for.
-        names = item._fixtureinfo.argnames  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-        self.arguments = {name: item.funcargs[name] for name in names}
-        self.is_async = inspect.iscoroutinefunction(item.obj)
+        self.call = call_of(item)
+        self.is_async = is_async(item)
         self.context = contextvars.copy_context()
         self._owned = owned
         self._on_end = on_end
@@ -99,7 +108,7 @@ class Body:
         error: BaseException | None = None
         try:
             with self._owned():
-                self.result = self.function(**self.arguments)
+                self.result = self.call()
         except BaseException as raised:  # noqa: BLE001 - whatever ended the body is raised again where its test's turn comes
             error = raised
         self.finish(error)
@@ -110,7 +119,7 @@ class Body:
         error: BaseException | None = None
         try:
             with self._owned():
-                self.result = await self.function(**self.arguments)
+                self.result = await self.call()
         except KeyboardInterrupt:
             # Ctrl-C, which happens to arrive while this body has the main thread, is not this body's.
             self.finish(Stopped("interrupted"))
@@ -136,6 +145,7 @@ class Bodies:
         self._work: queue.SimpleQueue[Body | None] = queue.SimpleQueue()
         self._threads: dict[Body, threading.Thread] = {}
         self._idle = 0
+        self._spawned = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[Body, asyncio.Task[None]] = {}
         self._running: set[Body] = set()
@@ -158,6 +168,7 @@ class Bodies:
         if self._idle:
             self._idle -= 1
         else:
+            self._spawned += 1
             threading.Thread(target=self._serve, name="touchstone-body", daemon=True).start()
         self._work.put(body)
 
@@ -175,7 +186,7 @@ class Bodies:
             self._handle_all()
             return
         with contextlib.suppress(queue.Empty):
-            self._handle(self._events.get(timeout=timeout_s))
+            self._events.get(timeout=timeout_s)()
             self._handle_all()
 
     def poll(self) -> None:
@@ -234,9 +245,9 @@ class Bodies:
 
     def close(self) -> None:
         """Let the threads go and close the loop; a body that still hangs is left behind, in a thread that no exit waits for."""
-        for _ in range(self._idle):
+        for _ in range(self._spawned):
             self._work.put(None)
-        self._idle = 0
+        self._idle = self._spawned = 0
         loop, self._loop = self._loop, None
         if loop is None:
             return
@@ -303,34 +314,26 @@ class Bodies:
     def _watched(self) -> Generator[None]:
         """Stop an async body that blocks the loop when its time is up, where signals can."""
         timeouts = [body.timeout_s for body in self._tasks if body.timeout_s is not None]
-        if not timeouts or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
+        if not timeouts or not _can_alarm():
             yield
             return
 
-        def stop(_: int, frame: FrameType | None) -> None:
+        def stop(frame: FrameType | None) -> None:
             body = current_body.get()
             overdue = None if body is None else body.overdue_at()
             if body is not None and overdue is not None and overdue <= time.perf_counter():
                 assert body.timeout_s is not None
-                body.finish(TrialTimeout(_overdue(body.timeout_s, "" if frame is None else _described(traceback.extract_stack(frame)[-1]))))
+                body.finish(TrialTimeout(_overdue(body.timeout_s, _innermost(frame))))
                 raise Stopped
 
-        before = signal.signal(signal.SIGALRM, stop)
         # Later than the loop's own timer would be: a body that lets the loop run is cancelled, which is gentler.
-        signal.setitimer(signal.ITIMER_REAL, min(timeouts) + BLOCKED_S, BLOCKED_S)
-        try:
+        with _alarm(stop, min(timeouts) + BLOCKED_S, every_s=BLOCKED_S):
             yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
 
     def _handle_all(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                self._handle(self._events.get_nowait())
-
-    def _handle(self, event: Callable[[], None]) -> None:
-        event()
+                self._events.get_nowait()()
 
     def _stop(self, body: Body) -> None:
         task = self._tasks.get(body)
@@ -366,19 +369,18 @@ def time_limit(timeout_s: float | None) -> Generator[None]:
     Raises:
         TrialTimeout: the time was up.
     """
-    if timeout_s is None or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
+    if timeout_s is None or not _can_alarm():
         yield
         return
     place: list[str] = []
 
-    def stop(_: int, frame: FrameType | None) -> None:
-        place.append("" if frame is None else _described(traceback.extract_stack(frame)[-1]))
+    def stop(frame: FrameType | None) -> None:
+        place.append(_innermost(frame))
         raise Stopped
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
-        yield
+        with _alarm(stop, timeout_s):
+            yield
     except BaseException as error:
         if not place:
             raise
@@ -386,6 +388,20 @@ def time_limit(timeout_s: float | None) -> Generator[None]:
     else:
         if place:  # the code caught what was to stop it
             raise TrialTimeout(_overdue(timeout_s, place[0]))
+
+
+def _can_alarm() -> bool:
+    """Whether this process can be woken by a timer, and nobody else's is running."""
+    return hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]
+
+
+@contextlib.contextmanager
+def _alarm(handler: Callable[[FrameType | None], None], after_s: float, *, every_s: float = 0.0) -> Generator[None]:
+    """Inside, call `handler` with the main thread's frame after so many seconds, and again every so many (0: once)."""
+    before = signal.signal(signal.SIGALRM, lambda _, frame: handler(frame))
+    signal.setitimer(signal.ITIMER_REAL, after_s, every_s)
+    try:
+        yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -397,6 +413,10 @@ def _overdue(timeout_s: float, place: str) -> str:
 
 def _described(entry: traceback.FrameSummary) -> str:
     return f"; it was at {visible(entry.filename)}:{entry.lineno} in {visible(entry.name)}"
+
+
+def _innermost(frame: FrameType | None) -> str:
+    return "" if frame is None else _described(traceback.extract_stack(frame)[-1])
 
 
 def _nothing() -> None:

@@ -246,28 +246,25 @@ def _timeout(config: pytest.Config) -> float | None:
 
 
 def _whole_number(config: pytest.Config, name: str) -> int:
-    try:
-        return _positive(config.getini(name))
-    except argparse.ArgumentTypeError as error:
-        msg = f"ini {name}: {error}, for example {name} = 16"
-        raise pytest.UsageError(msg) from error
+    return _read(name, config.getini(name), _positive, "16")
 
 
 def _optional(config: pytest.Config, name: str, read: Callable[[str], T], example: str) -> T | None:
     text: str = config.getini(name)
+    return _read(name, text, read, example) if text else None
+
+
+def _read(name: str, text: str, read: Callable[[str], T], example: str) -> T:
     try:
-        return read(text) if text else None
+        return read(text)
     except argparse.ArgumentTypeError as error:
         msg = f"ini {name}: {error}, for example {name} = {example}"
         raise pytest.UsageError(msg) from error
 
 
 def _dollars(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+    value = _above_zero(text)
+    if value is None:
         msg = f"{text!r} is not a number of US dollars above 0"
         raise argparse.ArgumentTypeError(msg)
     return value
@@ -275,14 +272,20 @@ def _dollars(text: str) -> float:
 
 def _seconds(config: pytest.Config, name: str) -> float:
     text = config.getini(name)
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+    value = _above_zero(text)
+    if value is None:
         msg = f"ini {name} is {text!r}; give a number of seconds above 0, for example {name} = 60"
         raise pytest.UsageError(msg)
     return value
+
+
+def _above_zero(text: str) -> float | None:
+    """The finite number above 0 that the text says, None where it says none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None
 
 
 def _positive(text: str) -> int:

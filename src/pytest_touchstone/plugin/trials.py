@@ -177,8 +177,8 @@ class TrialRunner:
         if final:
             running.record = self._finish(item, running, error, outcome, duration_s=call.duration)
             _set_properties(item, running.record)
-        if final and isinstance(error, CheckFailed):
-            # The trial says all there is to say, and pytest's own view of it takes long to make.
+        if final and isinstance(error, CheckFailed) and item.get_closest_marker("xfail") is None:
+            # The trial says all there is to say, and pytest's own view of it, which --xfail-tb shows, takes long to make.
             with _without_traceback(item):
                 report = yield
         else:
@@ -207,9 +207,11 @@ class TrialRunner:
 
     def take_plan(self) -> dict[str, Any] | None:
         """What is planned, once; None afterwards."""
+        if self.plan is None:
+            return None
         plan, self.plan = self.plan, None
         window = self.config.pluginmanager.get_plugin(WINDOW)
-        return plan and {**plan, "note": window.note if isinstance(window, Window) else ""}
+        return {**plan, "note": window.note if isinstance(window, Window) else ""}
 
     def _ran_alone(self, items: Iterable[pytest.Item]) -> list[list[Any]]:
         window = self.config.pluginmanager.get_plugin(WINDOW)

@@ -21,9 +21,10 @@ from _pytest.runner import call_and_report  # pyright: ignore[reportUnknownVaria
 
 from pytest_touchstone.errors import SettingsError
 from pytest_touchstone.plugin.alone import conditions, is_process_global, owner_of, why_alone, why_one_by_one
-from pytest_touchstone.plugin.bodies import Bodies, Body, current_body, time_limit
+from pytest_touchstone.plugin.bodies import Bodies, Body, call_of, current_body, is_async, time_limit
 from pytest_touchstone.plugin.collect import case_of, suite_of
 from pytest_touchstone.plugin.parking import Parking, what_is_unknown
+from pytest_touchstone.plugin.progress import PROGRESS
 from pytest_touchstone.plugin.shares import Upcoming, UpcomingInWorker, as_current, find_worker
 from pytest_touchstone.plugin.streams import Router
 from pytest_touchstone.plugin.surroundings import (
@@ -149,9 +150,7 @@ class Window:
         finally:
             self._turn = None
             self._started.pop(item, None)
-            if not self._started:
-                self._conditions.clear()
-                self._filters.close()
+            self._drop_conditions()
             self._parking.forget_torn_down(item.listchain())
 
     @pytest.hookimpl(specname="pytest_runtest_protocol", tryfirst=True)
@@ -192,8 +191,8 @@ class Window:
             self._wait_for(Started(item=pyfuncitem, body=body), fill=False)
             return self._give(body)
         with time_limit(self.timeout_s):
-            result = _called(pyfuncitem)
-            if _is_async(pyfuncitem):
+            result = call_of(pyfuncitem)()
+            if is_async(pyfuncitem):
                 self._bodies.run_alone(result)
                 return True
         _complain_of_result(pyfuncitem, result)
@@ -246,8 +245,7 @@ class Window:
             self._parking.forget_torn_down(started.item.listchain())
         if stays is not None:
             self._parking.switch(stays)
-        self._conditions.clear()
-        self._filters.close()
+        self._drop_conditions()
 
     def _report_setup(self, started: Started) -> None:
         """Make the report of a setup that nobody will log: fixtures that are torn down may ask how their test went so far."""
@@ -289,6 +287,15 @@ class Window:
 
     def _shut(self) -> None:
         self._parking = self._upcoming = None
+
+    def _drop_conditions(self) -> None:
+        """Let the next test bring its own, once none is left that needs these.
+
+        Not while one has its turn: pytest has put its own warning filters on top of these by then.
+        """
+        if not self._started:
+            self._conditions.clear()
+            self._filters.close()
 
     def _may_start(self, item: pytest.Item, before: pytest.Item) -> bool:
         """Whether a test may be set up beside those that have been started, of which `before` is the last."""
@@ -391,7 +398,7 @@ class Window:
         return True
 
     def _tell(self, what: str, item: pytest.Item | None = None) -> None:
-        progress = self.config.pluginmanager.get_plugin("touchstone-progress")
+        progress = self.config.pluginmanager.get_plugin(PROGRESS)
         if progress is not None:
             getattr(progress, what)(*(() if item is None else (item.nodeid,)))
 
@@ -468,16 +475,6 @@ class _Turn:
 def _streams_of_body() -> Streams | None:
     body = current_body.get()
     return None if body is None else body.streams
-
-
-def _is_async(item: pytest.Function) -> bool:
-    return inspect.iscoroutinefunction(item.obj)
-
-
-def _called(item: pytest.Function) -> Any:  # noqa: ANN401 - what the test function returns
-    # As pytest's own call does, which has no public name for what the function's signature asks for.
-    names = item._fixtureinfo.argnames  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    return item.obj(**{name: item.funcargs[name] for name in names})
 
 
 def _complain_of_result(item: pytest.Function, result: object) -> None:
