@@ -472,6 +472,25 @@ def test_last(case):
         )
         all_pass(pytester.runpytest_inprocess("--llm-eval", "--llm-concurrency", "4"), 17)
 
+    def test_warnings_from_one_place_are_shown_once_in_each_test(self, pytester, suite):
+        suite(
+            """
+import warnings
+
+@pytest.mark.golden(CASES[:4])
+def test_it(case):
+    meet()
+    for _ in range(3):
+        warnings.warn("once")
+        warnings.warn("each time", DeprecationWarning)
+    meet()
+"""
+        )
+        result = pytester.runpytest_inprocess(
+            "--llm-eval", "-Wdefault::UserWarning", "-Walways::DeprecationWarning", "--llm-concurrency", "4"
+        )
+        result.assert_outcomes(passed=4, warnings=16)
+
     def test_warning_filters_of_marks_hold_in_their_own_tests(self, pytester, suite):
         suite(
             """
@@ -883,11 +902,19 @@ class TestStopping:
         assert counts_of(result)["not_run"] == 3
         assert each_once(journal(pytester))
 
-    @pytest.mark.parametrize("way", ["raise KeyboardInterrupt", "import os, signal; os.kill(os.getpid(), signal.SIGINT); meet()"])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "if case.id == 'c2': raise KeyboardInterrupt",
+            # Four meet, so nothing is being set up when the signal comes; the second meeting never takes place, so nothing is torn down.
+            "meet()\n    if case.id == 'c2': os.kill(os.getpid(), signal.SIGINT)\n    meet()",
+        ],
+        ids=["raised", "signal"],
+    )
     @pytest.mark.parametrize("kind", ["def", "async def"])
-    def test_by_ctrl_c(self, pytester, suite, way, kind):
-        body = f"if case.id == 'c2':\n        {way}".replace("meet()", "await ameet()" if kind == "async def" else "meet()")
-        suite((STOPPING % body).replace("def test_it", f"{kind} test_it"), cases=12, width=2)
+    def test_by_ctrl_c(self, pytester, suite, body, kind):
+        source = (STOPPING % body).replace("def test_it", f"{kind} test_it")
+        suite("import os, signal\n" + (source.replace("meet()", "await ameet()") if kind == "async def" else source), cases=12)
         # What runs in a shell's background has been told to ignore it.
         (pytester.path / "conftest.py").write_text(
             "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n", encoding="utf-8"

@@ -8,6 +8,7 @@ import contextvars
 import ctypes
 import functools
 import inspect
+import math
 import queue
 import signal
 import sys
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
 GRACE_S = 1.0
 # How much longer than its timeout a body may block the event loop before a signal stops it, in seconds.
 BLOCKED_S = 0.2
+
+# How many bodies run at once from the start; one more may whenever nothing that runs waits for the processor. A call costs the
+# processor some milliseconds, so that more bodies than it can serve only make each other, and their connections, dearer.
+EAGER = 16
+# How long a thread that does nothing sleeps to see whether Python is busy, in seconds, and how late it may wake while it is not.
+NAP_S = 0.001
+LATE_S = 0.0005
 
 current_body: contextvars.ContextVar[Body | None] = contextvars.ContextVar("touchstone_body", default=None)
 
@@ -150,10 +158,16 @@ class Bodies:
         self._tasks: dict[Body, asyncio.Task[None]] = {}
         self._running: set[Body] = set()
         self._main = threading.get_ident()
+        self._room: float = EAGER
+        self._seeks_idle = False
 
     def __len__(self) -> int:
         """How many bodies run."""
         return len(self._running)
+
+    def has_room(self, width: int) -> bool:
+        """Whether one more body may start, where `width` may run at once."""
+        return len(self._running) < min(width, self._room)
 
     def start(self, body: Body) -> None:
         """Start a body."""
@@ -176,18 +190,25 @@ class Bodies:
         """The one loop of the session, so that clients made at import time keep their connections."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+            self._watch_idle(self._loop)
         return self._loop
 
     def wait(self, timeout_s: float | None) -> None:
-        """Drive the async bodies until something happens to a body, at most `timeout_s` seconds; then do what it asks for."""
-        if self._tasks:
-            if self._events.empty():
+        """Drive the async bodies until something happens to a body, at most `timeout_s` seconds; then do what it asks for.
+
+        Where all room is taken it also ends as soon as none of those that run waits for the processor: then there is room for one more.
+        """
+        seeks_idle = len(self._running) >= self._room
+        if not self._tasks:
+            with contextlib.suppress(queue.Empty):
+                self._next_event(timeout_s, seeks_idle=seeks_idle)()
+        elif self._events.empty():
+            self._seeks_idle = seeks_idle
+            try:
                 self._drive(timeout_s)
-            self._handle_all()
-            return
-        with contextlib.suppress(queue.Empty):
-            self._events.get(timeout=timeout_s)()
-            self._handle_all()
+            finally:
+                self._seeks_idle = False
+        self._handle_all()
 
     def poll(self) -> None:
         """Let the async bodies make the steps that are due, without waiting."""
@@ -299,6 +320,38 @@ class Bodies:
         else:
             with contextlib.suppress(RuntimeError):  # closed meanwhile
                 loop.call_soon_threadsafe(loop.stop)
+
+    def _next_event(self, timeout_s: float | None, *, seeks_idle: bool) -> Callable[[], None]:
+        if not seeks_idle:
+            return self._events.get(timeout=timeout_s)
+        nap_s = NAP_S if timeout_s is None else min(NAP_S, timeout_s)
+        until = time.perf_counter() + nap_s
+        try:
+            return self._events.get(timeout=nap_s)
+        except queue.Empty:
+            if time.perf_counter() - until < LATE_S:
+                self._room += 1
+            raise
+
+    def _watch_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop stop instead of waiting for the network, while idleness is sought."""
+        selector: Any = getattr(loop, "_selector", None)
+        select = getattr(selector, "select", None)
+        if select is None:  # a loop of another make
+            self._room = math.inf
+            return
+
+        def select_or_stop(timeout: float | None = None) -> Any:  # noqa: ANN401 - as the original
+            if timeout == 0 or not self._seeks_idle:
+                return select(timeout)
+            ready = select(0)
+            if not ready:
+                self._seeks_idle = False
+                self._room += 1
+                loop.stop()
+            return ready
+
+        selector.select = select_or_stop
 
     def _drive(self, timeout_s: float | None) -> None:
         loop = self.loop()

@@ -30,6 +30,14 @@ class Streams:
         self.records: list[logging.LogRecord] = []
         self.warnings: list[Any] = []
         self._texts: dict[str, io.TextIOWrapper] = {}
+        self._warned: set[tuple[object, ...]] = set()
+
+    def warn(self, message: warnings.WarningMessage) -> None:
+        """Keep a warning of the body, but one that is shown once for each place only once."""
+        place = (message.category, str(message.message), message.filename, message.lineno)
+        if place not in self._warned or _is_shown_always(message):
+            self.warnings.append(message)
+        self._warned.add(place)
 
     def file(self, name: str) -> io.TextIOWrapper:
         """Where the body's `stdout` or `stderr` goes."""
@@ -168,6 +176,7 @@ class Router:
     def _route_warnings(self) -> None:
         module: Any = warnings
         original = getattr(module, "_showwarnmsg", None)
+        forget_shown = getattr(module, "_filters_mutated", lambda: None)
         if original is None:
             return
 
@@ -175,8 +184,11 @@ class Router:
             streams = self._current()
             if streams is None:
                 original(message)
-            else:
-                streams.warnings.append(message)
+                return
+            streams.warn(message)
+            # Python shows most warnings once for each place until the filters change, as they do from test to test: another body's
+            # warning from the same place is not to be lost.
+            forget_shown()
 
         module._showwarnmsg = show  # noqa: SLF001 - the one place that every warning passes
         self._undo.callback(setattr, module, "_showwarnmsg", original)
@@ -184,6 +196,14 @@ class Router:
     def _show_warning(self, message: Any) -> None:  # noqa: ANN401 - as above
         module: Any = warnings
         module._showwarnmsg(message)  # noqa: SLF001 - as above
+
+
+def _is_shown_always(message: warnings.WarningMessage) -> bool:
+    """Whether the filters have every warning of this kind shown, however often it comes from one place."""
+    for action, text, category, _, lineno in warnings.filters:
+        if issubclass(message.category, category) and lineno in (0, message.lineno) and (text is None or text.match(str(message.message))):
+            return action == "always"
+    return False
 
 
 def _put_through(holder: Any, attribute: str) -> None:  # noqa: ANN401 - a capture of pytest's, or sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -80,3 +81,18 @@ def switch_interval(seconds: float) -> Generator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+@contextlib.contextmanager
+def fewer_collections(allocations: int) -> Generator[None]:
+    """Have the garbage of reference cycles looked for after so many allocations, where Python would look sooner.
+
+    Each model call makes thousands of objects that live as long as the call, and each look goes through all that many calls hold.
+    """
+    before = gc.get_threshold()
+    if before[0]:  # else somebody has switched it off
+        gc.set_threshold(max(before[0], allocations), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -25,6 +25,7 @@ from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, raise_unles
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from pytest_touchstone.cases import Case
     from pytest_touchstone.recording.recorder import Recorder
@@ -50,6 +51,7 @@ class Running:
 
 
 RUNNING = pytest.StashKey[Running]()
+PLANNED = pytest.StashKey[TrialRecord]()
 
 
 def trial_of(item: pytest.Item) -> Trial | None:
@@ -231,7 +233,9 @@ class TrialRunner:
         return Running(trial=trial, owner=owner, refused=refused)
 
     def _planned(self, item: pytest.Item, case: Case) -> TrialRecord:
-        return TrialRecord(
+        if (known := item.stash.get(PLANNED, None)) is not None:
+            return known
+        item.stash[PLANNED] = planned = TrialRecord(
             nodeid=item.nodeid,
             suite=suite_of(item),
             case_id=case.id,
@@ -244,18 +248,17 @@ class TrialRunner:
             outcome="not_run",
             input_fingerprint="" if self.settings.export is None else fingerprint(case),
         )
+        return planned
 
-    @contextlib.contextmanager
-    def owned(self, item: pytest.Item) -> Generator[None]:
+    def owned(self, item: pytest.Item) -> AbstractContextManager[None]:
         """Inside, model calls belong to the item's trial."""
         running = item.stash.get(RUNNING, None)
-        with contextlib.ExitStack() as stack:
-            if running is not None and running.disowned is None:
-                try:
-                    stack.enter_context(self.recorder.own(running.owner))
-                except RecordingError as error:
-                    running.disowned = error
-            yield
+        if running is not None and running.disowned is None:
+            try:
+                return self.recorder.own(running.owner)
+            except RecordingError as error:
+                running.disowned = error
+        return contextlib.nullcontext()
 
     def _finish(
         self, item: pytest.Item, running: Running, error: BaseException | None, outcome: Outcome, *, duration_s: float | None = None

@@ -29,6 +29,7 @@ from pytest_touchstone.plugin.shares import Upcoming, UpcomingInWorker, as_curre
 from pytest_touchstone.plugin.streams import Router
 from pytest_touchstone.plugin.surroundings import (
     explained_asserts,
+    fewer_collections,
     seconds_of_pytest_timeout,
     switch_interval,
     timed_by_pytest_timeout,
@@ -47,6 +48,8 @@ AHEAD = 32
 # How long the main thread waits before it looks again whether something is overdue, in seconds.
 TICK_S = 0.5
 LONG_SWITCH_INTERVAL_S = 0.02
+# After how many allocations Python looks for reference cycles while bodies run; its own number is 700.
+ALLOCATIONS = 20_000
 
 
 @dataclass(kw_only=True)
@@ -282,6 +285,7 @@ class Window:
         self._undo.callback(self._router.stop)
         self._undo.enter_context(explained_asserts(session.items[0]))
         self._undo.enter_context(switch_interval(LONG_SWITCH_INTERVAL_S))
+        self._undo.enter_context(fewer_collections(ALLOCATIONS))
         self._route_requests()
         self._take_turns(session)
 
@@ -314,7 +318,7 @@ class Window:
 
     def _fill(self) -> None:
         assert self._upcoming is not None
-        if not self._started or len(self._bodies) >= self.width or len(self._started) >= self.width * AHEAD:
+        if not self._started or not self._has_room():
             return
         head, last = next(iter(self._started)), next(reversed(self._started))
         for item in self._upcoming.after(head, len(self._started) - 1):
@@ -322,8 +326,11 @@ class Window:
                 return
             self._start(cast("pytest.Function", item))
             last = item
-            if len(self._bodies) >= self.width or len(self._started) >= self.width * AHEAD:
+            if not self._has_room():
                 return
+
+    def _has_room(self) -> bool:
+        return self._bodies.has_room(self.width) and len(self._started) < self.width * AHEAD
 
     def _start(self, item: pytest.Function) -> None:
         assert self._parking is not None

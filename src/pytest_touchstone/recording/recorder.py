@@ -156,9 +156,8 @@ class Recorder:
         self._keys.stop()
         self._journal.close()
 
-    @contextlib.contextmanager
-    def own(self, owner: Owner) -> Generator[None]:
-        """Inside, and in threads and tasks started inside, HTTP requests are the owner's.
+    def own(self, owner: Owner) -> AbstractContextManager[None]:
+        """Inside the context given, and in threads and tasks started inside, HTTP requests are the owner's.
 
         An owner that is entered again goes on counting its requests where it stopped.
 
@@ -166,11 +165,7 @@ class Recorder:
             RecordingError: the recordings of its module cannot be used.
         """
         self._hooks.catch_up()
-        token = _scope.set(self._scope_of(owner))
-        try:
-            yield
-        finally:
-            _scope.reset(token)
+        return _Owning(self._scope_of(owner))
 
     def settle(self, owner: Owner) -> None:
         """Nothing of this owner's answers is read any more: streams that nobody closed are stored, and told, as far as they were read."""
@@ -376,6 +371,21 @@ class _Numbers:
     def give_back(self, key: str, occurrence: int) -> None:
         with self._lock:
             heapq.heappush(self._free.setdefault(key, []), occurrence)
+
+
+class _Owning:
+    """The context in which a scope's requests are made; a class, since each trial enters it many times."""
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        self._token = _scope.set(self._scope)
+
+    def __exit__(self, *_: object) -> None:
+        _scope.reset(self._token)
 
 
 class Exchange:
