@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from timing import print_medians, run_in_turn
+from timing import print_medians, run_in_turn, wall
 
 GOLDEN = """
 import pytest
@@ -39,7 +39,7 @@ def main(cases: int = 10_000, rounds: int = 5) -> None:
         (root / "test_plain.py").write_text(PLAIN)
         pytest = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]
         commands = {"plain parametrize": [*pytest, "test_plain.py"], "golden, --llm-eval": [*pytest, "--llm-eval", "test_golden.py"]}
-        medians = print_medians(run_in_turn(commands, cwd=root, rounds=rounds))
+        medians = print_medians(wall(run_in_turn(commands, cwd=root, rounds=rounds)))
     print(f"{cases} cases: golden takes {medians['golden, --llm-eval'] / medians['plain parametrize']:.2f} times plain parametrize")
 
 

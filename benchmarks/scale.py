@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+
+from timing import MEGABYTE, Used, run
 
 GOLDEN = """
 import pytest
@@ -22,22 +21,11 @@ def test_sum(case):
 """
 FAILING = 10
 START = 10
-MEGABYTE = 1024 * 1024
-# The unit of ru_maxrss: kilobytes, but on macOS bytes.
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What one run used: CPU seconds (user and system) and the peak of its resident memory, in bytes."""
-
-    cpu_s: float
-    peak_bytes: int
 
 
 def main(small: int = 1_000, large: int = 10_000, rounds: int = 3) -> None:
     # A run of a few cases is little more than a start, which would make the smaller run's cases look dear.
-    runs: dict[int, list[Measured]] = {START: [], small: [], large: []}
+    runs: dict[int, list[Used]] = {START: [], small: [], large: []}
     with tempfile.TemporaryDirectory() as folder:
         for cases in runs:
             _write_project(Path(folder, str(cases)), cases)
@@ -72,17 +60,11 @@ def _write_project(root: Path, cases: int) -> None:
     (root / "test_sum.py").write_text(GOLDEN)
 
 
-def _run(root: Path, cases: int) -> Measured:
-    command = [sys.executable, "-m", "pytest", "--llm-eval", "-p", "no:cacheprovider"]
-    with (root / "printed.txt").open("w+") as printed, subprocess.Popen(command, cwd=root, stdout=printed) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        printed.seek(0)
-        *_, last = printed
+def _run(root: Path, cases: int) -> Used:
+    used = run([sys.executable, "-m", "pytest", "--llm-eval", "-p", "no:cacheprovider"], cwd=root, expected=(1,))
     failed = len(range(0, cases, FAILING))
-    assert process.returncode == 1, last
-    assert f"{failed} failed, {cases - failed} passed" in last, last
-    return Measured(cpu_s=used.ru_utime + used.ru_stime, peak_bytes=used.ru_maxrss * RSS_UNIT)
+    assert f"{failed} failed, {cases - failed} passed" in used.last_line, used.last_line
+    return used
 
 
 if __name__ == "__main__":

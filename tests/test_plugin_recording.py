@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anthropic  # noqa: F401 - as openai
 import httpcore2  # noqa: F401 - as openai
 import openai  # noqa: F401 - kept across the sessions inside this process, which forget what they import themselves
@@ -228,6 +230,50 @@ def test_a_judge_is_asked_recorded_and_counted_apart(provider, pytester, runner)
     result = runner.run(*arguments)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["judges: 2 calls, 22 + 14 tokens, cost unknown"])
+    provider.stop()
+    runner.run(*arguments, "--llm-record", "none").assert_outcomes(passed=2)
+
+
+def test_an_assert_that_pytest_shortens_shows_no_end_of_a_secret(provider, pytester, runner):
+    pytester.makepyfile(
+        test_suite="""
+        import os
+        import pytest
+
+        @pytest.mark.golden([{"id": str(n), "input": str(n), "split": "train"} for n in (92, 98, 104, 110)])
+        def test_it(case):
+            before = int(case.input)
+            said = "a" * before + os.environ["OPENAI_API_KEY"] + "b" * (215 - before)
+            assert not said
+        """
+    )
+    result = runner.run("--llm-eval", "--junitxml=out.xml", "-vv")
+    shown = result.stdout.str() + (pytester.path / "out.xml").read_text(encoding="utf-8")
+    result = runner.run("--llm-eval", "--junitxml=out.xml")
+    shown += result.stdout.str() + (pytester.path / "out.xml").read_text(encoding="utf-8")
+    result.assert_outcomes(failed=4)
+    assert "a...b" in shown.replace("[redacted]", "")
+    for size in range(6, len(KEY)):
+        assert KEY[:size] not in shown
+        assert KEY[-size:] not in shown
+
+
+def test_a_judge_is_replayed_where_the_judged_output_holds_a_secret(provider, pytester, runner):
+    pytester.makepyfile(
+        test_suite="""
+        import pytest
+        from app import answer
+
+        @pytest.mark.golden("cases.yaml")
+        def test_it(case, judge):
+            case.output = answer(case.input)
+            case.check(judge("Polite."))
+        """
+    )
+    verdict = Reply(text=json.dumps({"reason": "Courteous.", "verdict": "pass"}))
+    provider.answer = lambda seen: verdict if seen.json["model"] == "judge-model" else Reply(text=f"the key is {KEY}")
+    arguments = ["--llm-eval", "--llm-judge", "openai:judge-model"]
+    runner.run(*arguments).assert_outcomes(passed=2)
     provider.stop()
     runner.run(*arguments, "--llm-record", "none").assert_outcomes(passed=2)
 

@@ -472,6 +472,12 @@ def test_last(case):
         )
         all_pass(pytester.runpytest_inprocess("--llm-eval", "--llm-concurrency", "4"), 17)
 
+    @pytest.mark.parametrize("kind", ["def", "async def"])
+    def test_as_many_as_asked_for_run_at_once_where_the_processor_has_time(self, pytester, suite, kind):
+        meet = "await ameet()" if kind == "async def" else "meet()"
+        suite(f"@pytest.mark.golden(CASES)\n{kind} test_it(case):\n    {meet}\n", cases=48, width=24)
+        pytester.runpytest_inprocess("--llm-eval", "--llm-concurrency", "24").assert_outcomes(passed=48)
+
     def test_warnings_from_one_place_are_shown_once_in_each_test(self, pytester, suite):
         suite(
             """

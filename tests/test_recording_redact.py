@@ -56,6 +56,19 @@ class TestForms:
         assert "".join(cleaned) == redactor.redact("".join(pieces))
         assert not redactor.leaks("".join(cleaned))
 
+    @given(secrets.filter(lambda secret: "." not in secret), ordinary.filter(lambda text: "." not in text), st.data())
+    def test_nor_what_shortening_leaves_of_one(self, secret, around, data):
+        redactor = Redactor({"SHOP_TOKEN": secret})
+        rest = data.draw(st.integers(min_value=6, max_value=len(secret) - 1))
+        assert redactor.redact_shown(f"{around} {secret[:rest]}... {around}") == f"{around} {REDACTED}... {around}"
+        assert redactor.redact_shown(f"{around} ...{secret[-rest:]} {around}") == f"{around} ...{REDACTED} {around}"
+        assert redactor.redact_shown(f"{secret[:rest]}...{around}...{secret[-rest:]}") == f"{REDACTED}...{around}...{REDACTED}"
+
+    def test_shortened_texts_keep_what_is_no_secret(self):
+        redactor = Redactor({"SHOP_TOKEN": "hunter22hunter22"})
+        for text in ("", "no dots", "hunte... and ...ter22", "...", "hunter22 and so on...", "......"):
+            assert redactor.redact_shown(text) == text
+
     def test_pieces_without_secrets_are_left_alone(self):
         pieces = ["a", "b"]
         assert Redactor({"SHOP_TOKEN": "hunter22hunter"}).redact_pieces(pieces) is pieces

@@ -9,6 +9,7 @@ import contextvars
 import copy
 import dataclasses
 import functools
+import hashlib
 import inspect
 import json
 import math
@@ -24,7 +25,7 @@ from pytest_touchstone.settings import JudgeSettings, Split
 from pytest_touchstone.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -76,6 +77,7 @@ class Call:
     `messages` and `tools` are what was sent, in OpenAI chat shape (a system prompt is a `system` message); `answer` is the
     assistant message that came back, None where there was none. `latency_s` is in seconds, `cost_usd` in US dollars, None
     with `cost_reason` where the price or the tokens are not known. `replayed` calls took time and money when they were recorded, not now.
+    `prompt_hash` is that of the system prompt in `messages`, and stays when the messages are left out.
     """
 
     role: Role = "app"
@@ -91,6 +93,12 @@ class Call:
     status: int | None = None
     error: str | None = None
     replayed: bool = False
+    prompt_hash: str = ""
+
+    def __post_init__(self) -> None:
+        """Hash the system prompt while it is here."""
+        if self.messages and not self.prompt_hash:
+            object.__setattr__(self, "prompt_hash", prompt_hash(self.messages))
 
     @property
     def text(self) -> str | None:
@@ -243,12 +251,17 @@ class Trial:
         number: int = 1,
         judge_settings: JudgeSettings | None = None,
         registry: Mapping[str, Scorer] | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
-        """Start a trial; `number` counts the trials of one case from 1, `registry` holds the scorers that go by name."""
+        """Start a trial; `number` counts the trials of one case from 1, `registry` holds the scorers that go by name.
+
+        `redact` gives a text as it would be recorded, without its secrets.
+        """
         self.case = case
         self.number = number
         self.judge_settings = judge_settings or JudgeSettings()
         self.registry = registry or {}
+        self.redact = redact
         self.scores: list[Score] = []
         self.calls: list[Call] = []
         self.judge_calls: list[Call] = []
@@ -555,6 +568,19 @@ class TrialRecord:
         example = None if data["example"] is None else json.loads(data["example"])
         fields: dict[str, Any] = {**data, "tags": tuple(data["tags"]), "scores": scores, "calls": calls, "example": example}
         return cls(**fields)
+
+
+def prompt_hash(messages: Iterable[Mapping[str, Any]]) -> str:
+    """The sha256 (hex) of the system and developer messages, a line break between two; empty where there are none.
+
+    >>> prompt_hash([{"role": "system", "content": "Be brief."}])[:12]
+    '213c22ed7234'
+    """
+    contents = [message.get("content") for message in messages if message.get("role") in {"system", "developer"}]
+    if not contents:
+        return ""
+    texts = (content if isinstance(content, str) else _to_json(content) for content in contents)
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _call_to_dict(call: Call) -> dict[str, Any]:

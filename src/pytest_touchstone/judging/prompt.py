@@ -22,6 +22,8 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from pytest_touchstone.cases import canonical_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import JsonValue
 
     from pytest_touchstone.judging.verdict import Scale
@@ -80,8 +82,10 @@ def system_prompt(rubric: str, scale: Scale, instructions: str | None = None) ->
     return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be sent
 
 
-def data_prompt(**values: object) -> str:
+def data_prompt(redact: Callable[[str], str] = str, /, **values: object) -> str:
     r"""The data, a block for each value.
+
+    The fence follows from what `redact` leaves of the blocks: an answer whose secrets were redacted when it was recorded gets the same.
 
     Raises:
         NotPlain: a value is neither text nor made of JSON values.
@@ -94,14 +98,14 @@ def data_prompt(**values: object) -> str:
     709c633c37584e50 end output
     """
     blocks = {name: encode(name, value) for name, value in values.items()}
-    fence = fence_for(*blocks.values())
+    fence = fence_for(*blocks.values(), redact=redact)
     lines = [f"{fence} begin {name}\n{text}\n{fence} end {name}" for name, text in blocks.items()]
     return "\n".join([f"The fence is {fence}.", *lines])
 
 
-def fence_for(*texts: str, length: int = 16) -> str:
-    """A fence of `length` hexadecimal digits that follows from the texts and occurs in none of them."""
-    content = hashlib.sha256("\n".join(texts).encode())
+def fence_for(*texts: str, redact: Callable[[str], str] = str, length: int = 16) -> str:
+    """A fence of `length` hexadecimal digits that follows from the redacted texts and occurs in none of them as they are."""
+    content = hashlib.sha256("\n".join(map(redact, texts)).encode())
     for number in itertools.count():
         digest = content.copy()
         digest.update(str(number).encode())

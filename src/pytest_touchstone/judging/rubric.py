@@ -122,7 +122,7 @@ class Judge:
         rubric = self._rubric(trial)
         judge = identity(spec, rubric, self.scale, self.instructions)
         try:
-            data = data_prompt(**self._data(trial))
+            data = data_prompt(trial.redact, **self._data(trial))
         except PromptTooLong as error:
             return Score.unscored(self.name, f"judge {spec} was not asked: {error}", judge=judge)
         except NotPlain as error:

@@ -37,9 +37,11 @@ BLOCKED_S = 0.2
 # How many bodies run at once from the start; one more may whenever nothing that runs waits for the processor. A call costs the
 # processor some milliseconds, so that more bodies than it can serve only make each other, and their connections, dearer.
 EAGER = 16
-# How long a thread that does nothing sleeps to see whether Python is busy, in seconds, and how late it may wake while it is not.
+# How long a thread that does nothing sleeps to see whether Python is busy, in seconds, how late it may wake while it is not, and after
+# how many seconds of waking late one more body starts all the same: the clock may be to blame, or code that needs no turn in Python.
 NAP_S = 0.001
-LATE_S = 0.0005
+LATE_S = max(0.0005, 2 * time.get_clock_info("monotonic").resolution)
+BUSY_S = 0.1
 
 current_body: contextvars.ContextVar[Body | None] = contextvars.ContextVar("touchstone_body", default=None)
 
@@ -159,6 +161,7 @@ class Bodies:
         self._running: set[Body] = set()
         self._main = threading.get_ident()
         self._room: float = EAGER
+        self._grew = 0.0
         self._seeks_idle = False
 
     def __len__(self) -> int:
@@ -329,8 +332,10 @@ class Bodies:
         try:
             return self._events.get(timeout=nap_s)
         except queue.Empty:
-            if time.perf_counter() - until < LATE_S:
+            now = time.perf_counter()
+            if now - until < LATE_S or now - self._grew > BUSY_S:
                 self._room += 1
+                self._grew = now
             raise
 
     def _watch_idle(self, loop: asyncio.AbstractEventLoop) -> None:

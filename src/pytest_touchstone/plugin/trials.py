@@ -220,7 +220,7 @@ class TrialRunner:
         return [list(each) for each in window.ran_alone(items)] if isinstance(window, Window) else []
 
     def _start(self, item: pytest.Item, case: Case) -> Running:
-        trial = Trial(case, number=number_of(item), judge_settings=self.settings.judge, registry=self.registry)
+        trial = Trial(case, number=number_of(item), judge_settings=self.settings.judge, registry=self.registry, redact=self._redact)
         refused: list[str] = []
         owner = Owner(
             module=item.path,
@@ -272,8 +272,9 @@ class TrialRunner:
             self._planned(item, trial.case),
             outcome=outcome,
             reason=reason,
-            output=_output_text(trial),
-            scores=tuple(trial.scores),
+            # Here, because only this process knows the keys that its clients have sent.
+            output=None if (output := _output_text(trial)) is None else self._redact(output),
+            scores=tuple(dataclasses.replace(score, reason=self._redact(score.reason)) for score in trial.scores),
             calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls)),
             duration_s=duration_s,
         )

@@ -218,8 +218,8 @@ class Recorder:
         return notes
 
     def redact(self, text: str) -> str:
-        """The text with every secret that the recorder knows of replaced, for reports and exports."""
-        return self.redactor.redact(text)
+        """The text without the secrets that the recorder knows of, and without what shortening left of one; for reports and exports."""
+        return self.redactor.redact_shown(text)
 
     # What the transport hook asks
 

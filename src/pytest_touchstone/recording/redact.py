@@ -23,6 +23,9 @@ PLACEHOLDER_KEY = "touchstone-replays-without-a-key"
 
 MIN_SECRET = 8
 MAX_WORD = 16
+# What stands where a text was shortened, and how much of a secret beside it is worth hiding.
+ELLIPSIS = "..."
+MIN_REST = 6
 MAX_HEADER_SECRETS = 64
 
 _SECRET_NAME = re.compile(
@@ -109,6 +112,26 @@ class Redactor:
         for start, end in reversed(spans):
             text = text[:start] + REDACTED + text[end:]
         return text
+
+    def redact_shown(self, text: str) -> str:
+        """As `redact`, for a text that may have been shortened: what is left of a secret beside `...` is replaced as well."""
+        before, *after = self.redact(text).split(ELLIPSIS)
+        if not after:
+            return before
+        parts = [self._without_end(before), *(self._without_end(self._without_start(part)) for part in after[:-1])]
+        return ELLIPSIS.join([*parts, self._without_start(after[-1])])
+
+    def _without_end(self, part: str) -> str:
+        """The part without the beginning of a secret, at least `MIN_REST` characters of it, that it ends with."""
+        rests = (len(form) - cut for form in self._literals for cut in range(1, len(form) - MIN_REST + 1) if part.endswith(form[:-cut]))
+        longest = max(rests, default=0)
+        return part[:-longest] + REDACTED if longest else part
+
+    def _without_start(self, part: str) -> str:
+        """The part without the end of a secret, at least `MIN_REST` characters of it, that it starts with."""
+        rests = (len(form) - cut for form in self._literals for cut in range(1, len(form) - MIN_REST + 1) if part.startswith(form[cut:]))
+        longest = max(rests, default=0)
+        return REDACTED + part[longest:] if longest else part
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where secrets stand in the text: half-open, ascending, merged where they touch."""
