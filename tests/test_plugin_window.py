@@ -949,6 +949,8 @@ class TestStopping:
         result = pytester.runpytest_subprocess("--llm-eval", "--llm-concurrency", "4")
         assert result.ret == pytest.ExitCode.INTERNAL_ERROR
         assert each_once(journal(pytester))
+        # The third was told before the hook raised.
+        assert counts_of(result) == {"cases": 12, "passed": 3, "failed": 0, "error": 0, "unscored": 0, "not_run": 9}
 
     def test_when_a_teardown_fails_meanwhile(self, pytester, suite):
         suite(
