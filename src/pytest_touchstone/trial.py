@@ -553,9 +553,9 @@ class TrialRecord:
         What is free in shape (messages, tools, answers, the example) travels as JSON text. Lone surrogates, which no file or channel
         can hold, travel as escapes such as `\udc80`.
         """
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        data = _shallow(self)
         data["tags"] = [_sendable(tag) for tag in self.tags]
-        data["scores"] = [_flat(dataclasses.asdict(score)) for score in self.scores]
+        data["scores"] = [_flat(_shallow(score)) for score in self.scores]
         data["calls"] = [_call_to_dict(call) for call in self.calls]
         data["example"] = None if self.example is None else _to_json(self.example)
         return _flat(data)
@@ -584,9 +584,9 @@ def prompt_hash(messages: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _call_to_dict(call: Call) -> dict[str, Any]:
-    data = {field.name: getattr(call, field.name) for field in dataclasses.fields(call)}
+    data = _shallow(call)
     data.update({name: _to_json(data[name]) for name in ("messages", "tools", "answer")})
-    data["usage"] = dataclasses.asdict(call.usage)
+    data["usage"] = _shallow(call.usage)
     return _flat(data)
 
 
@@ -613,10 +613,22 @@ def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
     return isinstance(value, collections.abc.Mapping)
 
 
+def _shallow(record: TrialRecord | Score | Call | Usage) -> dict[str, Any]:
+    """The fields by name; `dataclasses.asdict` would copy what is in them too."""
+    return {name: getattr(record, name) for name in _names(type(record))}
+
+
+@functools.cache
+def _names(kind: type[TrialRecord | Score | Call | Usage]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
 def _flat(data: dict[str, Any]) -> dict[str, Any]:
     return {name: _sendable(value) for name, value in data.items()}
 
 
 def _sendable(value: Any) -> Any:  # noqa: ANN401 - a field of any type
     # Subclasses (a StrEnum, a str that carries marks) would not pass a channel that knows built-in types only.
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    if not isinstance(value, str) or (type(value) is str and value.isascii()):
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()

@@ -300,7 +300,7 @@ class Recorder:
 
     def _scope_of(self, owner: Owner) -> _Scope:
         module, relative = self._place(owner.module)
-        numbers = self._numbers.setdefault(owner, _Numbers())
+        numbers = self._numbers.get(owner) or self._numbers.setdefault(owner, _Numbers())
         return _Scope(recorder=self, owner=owner, module=module, relative=relative, numbers=numbers)
 
     def _find_place(self, path: Path) -> tuple[Path, str]:
