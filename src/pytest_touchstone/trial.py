@@ -619,7 +619,7 @@ def _shallow(record: TrialRecord | Score | Call | Usage) -> dict[str, Any]:
 
 
 @functools.cache
-def _names(kind: type[TrialRecord | Score | Call | Usage]) -> tuple[str, ...]:
+def _names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a dataclass
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
