@@ -615,7 +615,8 @@ def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
 
 def _shallow(record: TrialRecord | Score | Call | Usage) -> dict[str, Any]:
     """The fields by name; `dataclasses.asdict` would copy what is in them too."""
-    return {name: getattr(record, name) for name in _names(type(record))}
+    kind: Any = type(record)
+    return {name: getattr(record, name) for name in _names(kind)}
 
 
 @functools.cache
