@@ -21,11 +21,11 @@ settings.load_profile("repeatable")
 # A pytest inside pytest forgets the modules that it was the first to import. Ours and the SDKs hold what exists once in a process
 # (hooks on the wire, compiled models), so they are imported here, before any of them. What is not installed is not missed.
 OURS = [module.name for module in pkgutil.walk_packages(pytest_touchstone.__path__, "pytest_touchstone.")]
-for one_copy in (*OURS, "anthropic", "asyncio", "genai_prices", "httpx", "httpx2", "openai", "pyarrow", "yaml"):
+for one_copy in (*OURS, "anthropic", "asyncio", "genai_prices", "httpx", "httpx2", "numpy", "openai", "pyarrow", "yaml"):
     with contextlib.suppress(ImportError):
         importlib.import_module(one_copy)
 
-SCRUBBED = ("BUILD_NUMBER", "CI", "COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PYTEST_ADDOPTS")
+SCRUBBED = ("BUILD_NUMBER", "CI", "COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PYTEST_ADDOPTS", "TOUCHSTONE_STORE")
 SCRUBBED_PREFIXES = ("ANTHROPIC_", "OPENAI_", "PYTEST_XDIST_")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, date, datetime
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from pytest_touchstone.cases import (
     Case,
     Message,
     Problem,
+    Quarantine,
     ValueFault,
     canonical_json,
     content_hash,
@@ -23,9 +25,12 @@ from pytest_touchstone.cases import (
     did_you_mean,
     problems_of,
     shown,
+    shown_name,
 )
 
 SURROGATE = "\ud800"
+HELD = {"reason": "the vendor answers at random", "until": "2099-12-31"}
+DAY = "give a day as year-month-day, such as 2026-12-31"
 
 
 def problems(**fields):
@@ -85,6 +90,26 @@ def nested(levels):
         ({"split": "tset"}, "split: is text 'tset'; use 'train' or 'holdout'"),
         ({"split": ["train"]}, "split: is a list; use 'train' or 'holdout'"),
         ({"must_pass": "yes"}, "must_pass: is text 'yes'; use true or false"),
+        ({"quarantine": "flaky"}, "quarantine: is text 'flaky'; give an object with 'reason' and 'until'"),
+        ({"quarantine": {"until": "2099-12-31"}}, "quarantine.reason: is missing; add it"),
+        ({"quarantine": {"reason": "x", "until": None}}, "quarantine.until: is missing; add it"),
+        ({"quarantine": {**HELD, "reason": " \n"}}, "quarantine.reason: is empty; say why the case is flaky"),
+        ({"quarantine": {**HELD, "reason": 3}}, "quarantine.reason: is the number 3; give text (quote it)"),
+        (
+            {"quarantine": {**HELD, "reason": "a \x1b[2J"}},
+            "quarantine.reason: holds the control character U+001B at position 2; use letters, digits, spaces and punctuation",
+        ),
+        ({"quarantine": {**HELD, "until": "soon"}}, f"quarantine.until: is text 'soon'; {DAY}"),
+        ({"quarantine": {**HELD, "until": "2099-02-30"}}, f"quarantine.until: is text '2099-02-30'; {DAY}"),
+        ({"quarantine": {**HELD, "until": "20991231"}}, f"quarantine.until: is text '20991231'; {DAY}"),
+        ({"quarantine": {**HELD, "until": 2099}}, f"quarantine.until: is the number 2099; {DAY}"),
+        (
+            {"quarantine": {**HELD, "until": datetime(2099, 12, 31, tzinfo=UTC)}},
+            f"quarantine.until: is a Python datetime; {DAY}",
+        ),
+        ({"quarantine": {**HELD, "untill": 1}}, "quarantine.untill: is no field of a quarantine; did you mean 'until'?"),
+        ({"quarantine": {**HELD, "a\x1b": 1}}, "quarantine.'a\\x1b': is no field of a quarantine; keep only 'reason' and 'until'"),
+        ({"quarantine": {**HELD, 1: 1}}, "quarantine.'1': is no field of a quarantine; keep only 'reason' and 'until'"),
         ({"expcted": 1}, "expcted: is no field of a case; correct its name, or put it under 'metadata'"),
     ],
 )
@@ -101,6 +126,31 @@ def test_every_fault_of_every_message_is_told():
         "input[2].content: is an object; give text (quote it) or a list of content parts",
         "split: is text 'x'; use 'train' or 'holdout'",
     ]
+
+
+def test_every_fault_of_a_quarantine_is_told():
+    assert problems(quarantine={"untill": "2099-12-31", "reason": ""}, split="x") == [
+        "split: is text 'x'; use 'train' or 'holdout'",
+        "quarantine.untill: is no field of a quarantine; did you mean 'until'?",
+        "quarantine.reason: is empty; say why the case is flaky",
+        "quarantine.until: is missing; add it",
+    ]
+
+
+@pytest.mark.parametrize("until", ["2099-12-31", date(2099, 12, 31)])
+def test_a_quarantine_is_a_reason_in_one_line_and_a_last_day(until):
+    case = Case(id="a", input="x", quarantine={"reason": " slow\n  vendor\u2028", "until": until})
+    assert case.quarantine == Quarantine(reason="slow vendor", until=date(2099, 12, 31))
+    assert Case(id="a", input="x", quarantine=case.quarantine).quarantine is case.quarantine
+    assert Case(id="a", input="x", quarantine=None).quarantine is Case(id="a", input="x").quarantine is None
+    with pytest.raises(ValidationError, match="frozen"):
+        case.quarantine.reason = "other"
+
+
+def test_a_quarantine_holds_through_its_last_day():
+    quarantine = Quarantine(reason="x", until=date(2026, 12, 31))
+    assert not quarantine.is_over(date(2026, 12, 31))
+    assert quarantine.is_over(date(2027, 1, 1))
 
 
 def test_a_missing_input_is_told():
@@ -164,6 +214,7 @@ def test_the_content_hash_is_the_meaning_alone():
     case = Case(id="a", input={"b": 1, "a": 2}, expected="é")
     same = Case(id="b", input={"a": 2, "b": 1}, expected="é", tags=["x"], split="holdout", must_pass=True, metadata={"m": 1}, source="y:1")
     assert case.content_hash == same.content_hash
+    assert case.content_hash == Case(**{**case.model_dump(), "quarantine": HELD}).content_hash
     assert case.content_hash == "bd8ab3b59cf7cd47d2274d00d707cb660e7ef1a718d2051e09472646fd552c19"
     assert case.content_hash != Case(id="a", input={"b": 1, "a": 2}, reference="é").content_hash
 
@@ -199,6 +250,10 @@ def test_shown_is_short_printable_and_quoted(text):
     assert len(result) <= 83
     assert result.isprintable()
     assert result[0] in "'\""
+
+
+def test_a_name_is_quoted_where_it_is_no_plain_one():
+    assert [shown_name(name) for name in ("input", "ünï", "a b", "x" * 81)] == ["input", "ünï", "'a b'", shown("x" * 81)]
 
 
 def test_shown_takes_what_is_no_text_by_its_text():

@@ -51,6 +51,14 @@ class TestWhoOffers:
         made = trial("x", expected="y", split="holdout", calls=[call(user("a"), answer=assistant("x"))])
         assert example_of(made, outcome, suite="s") == LeftOut(reason="holdout")
 
+    @pytest.mark.parametrize("outcome", ["passed", "failed"])
+    def test_never_a_case_in_quarantine_whose_verdict_is_not_trusted(self, outcome):
+        held = {"reason": "the vendor\nanswers at random", "until": "2099-12-31"}
+        made = trial("x", expected="y", calls=[call(user("a"), answer=assistant("x"))], quarantine=held)
+        left = example_of(made, outcome, suite="s")
+        assert left == LeftOut(reason="quarantined as flaky: the vendor answers at random")
+        assert left.category == "quarantined as flaky"
+
     @pytest.mark.parametrize(
         ("outcome", "why"),
         [

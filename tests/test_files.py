@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_touchstone import files
-from pytest_touchstone.files import replace_file
+from pytest_touchstone.files import keep_out_of_git, replace_file
 
 
 def names(folder):
@@ -84,3 +84,13 @@ def test_a_writer_whose_file_was_taken_for_a_left_over_starts_again(tmp_path, mo
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         replace_file(tmp_path / "no" / "a.txt", b"one")
+
+
+def test_a_folder_ignores_itself_once(tmp_path):
+    keep_out_of_git(tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
+    keep_out_of_git(tmp_path)
+    assert (tmp_path / ".gitignore").read_text() == "*\n"
+    (tmp_path / ".gitignore").write_text("mine")
+    keep_out_of_git(tmp_path)
+    assert (tmp_path / ".gitignore").read_text() == "mine"

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_touchstone import golden_formats, golden_yaml
-from pytest_touchstone.cases import Case, default_split
+from pytest_touchstone.cases import Case, Quarantine, default_split
 from pytest_touchstone.errors import GoldenError
 from pytest_touchstone.golden import Fields, load
 from pytest_touchstone.golden_arrow import plain
@@ -133,6 +134,90 @@ def test_parquet_gives_one_case_a_row(home):
         "1", "a", {"n": "1.50", "when": None}, ("x",), "evals/c.parquet row 1",
     )  # fmt: skip
     assert (second.id, second.tags, second.source) == ("2", (), "evals/c.parquet row 2")
+
+
+HELD = Quarantine(reason="slow vendor", until=date(2026, 12, 31))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.yaml", "- {id: a, input: x, quarantine: {reason: slow vendor, until: 2026-12-31}}\n- {id: b, input: y, quarantine: }\n"),
+        (
+            "c.json",
+            '[{"id": "a", "input": "x", "quarantine": {"reason": "slow vendor", "until": "2026-12-31"}}, {"id": "b", "input": "y"}]',
+        ),
+        (
+            "c.jsonl",
+            '{"id": "a", "input": "x", "quarantine": {"until": "2026-12-31", "reason": "slow vendor"}}\n{"id": "b", "input": "y"}\n',
+        ),
+        ("c.csv", 'id,input,quarantine\na,x,"{""reason"": ""slow vendor"", ""until"": ""2026-12-31""}"\nb,y,\n'),
+        ("c.tsv", 'id\tinput\tquarantine\na\tx\t"{""reason"": ""slow vendor"", ""until"": ""2026-12-31""}"\nb\ty\t\n'),
+    ],
+)
+def test_every_format_may_quarantine_a_case(home, name, content):
+    write(name, content)
+    held, other = read(name, today=date(2026, 12, 31)).cases
+    assert (held.quarantine, other.quarantine) == (HELD, None)
+
+
+@pytest.mark.parametrize("until", [date(2026, 12, 31), "2026-12-31"])
+def test_rows_and_dicts_may_quarantine_a_case(home, until):
+    rows = [
+        {"id": "a", "input": "x", "quarantine": {"reason": "slow vendor", "until": until}},
+        {"id": "b", "input": "y", "quarantine": None},
+    ]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), "c.parquet")
+    for source in ("c.parquet", rows):
+        assert [case.quarantine for case in read(source, today=date(2026, 12, 31)).cases] == [HELD, None]
+
+
+def test_a_quarantine_in_defaults_is_that_of_every_case_without_its_own(home):
+    write(
+        "c.yaml",
+        "defaults: {quarantine: {reason: r, until: 2099-12-31}}\ncases: [{input: a}, {input: b, quarantine: {reason: s, until: 2099-12-30}}]",
+    )
+    assert [case.quarantine and case.quarantine.reason for case in read("c.yaml").cases] == ["r", "s"]
+
+
+def test_a_quarantine_that_is_over_is_told_with_all_other_faults(home):
+    ended = "quarantine: its quarantine ended on 2026-12-31; mend the case, remove the field, or give it a new date"
+    write(
+        "c.yaml",
+        "- id: a\n  input: x\n  quarantine: {reason: r, until: 2026-12-31}\n- {input: z, id: b, splt: train}\n- input: y\n  quarantine: {reason: r, until: 2026-12-31}\n",
+    )
+    write("d.yaml", "defaults:\n  quarantine: {reason: r, until: 2026-12-31}\ncases: [{input: a}, {input: b}]")
+    write("e.csv", 'id,input,quarantine\na2,x,"{""reason"": ""r"", ""until"": ""2026-12-31""}"\n')
+    made = Case(id="made", input="x", quarantine=HELD)
+    assert faults("c.yaml", "d.yaml", "e.csv", [made], today=date(2027, 1, 1)) == [
+        f"evals/c.yaml:3: case 'a': {ended}",
+        "evals/c.yaml:4: case 'b': splt: is no field of a case; did you mean 'split'?",
+        f"evals/c.yaml:6: {ended}",
+        f"evals/d.yaml:2: {ended}",
+        f"evals/e.csv:2: case 'a2': {ended}",
+        f"list[0]: case 'made': {ended}",
+    ]
+
+
+def test_the_last_day_of_a_quarantine_is_held_against_the_clock(home):
+    assert faults([{"id": "a", "input": "x", "quarantine": {"reason": "r", "until": "2000-01-01"}}]) == [
+        "list[0]: case 'a': quarantine: its quarantine ended on 2000-01-01; mend the case, remove the field, or give it a new date"
+    ]
+    assert read([{"id": "a", "input": "x", "quarantine": {"reason": "r", "until": "9999-12-31"}}]).cases
+
+
+def test_faults_of_a_quarantine_are_told_where_it_stands(home):
+    write("c.yaml", "- id: a\n  input: x\n  quarantine:\n    reason: r\n    untill: 2026-12-31\n- {id: b, input: y, quarantine: yes}\n")
+    write("c.csv", 'id,input,quarantine\nc,x,flaky\nd,y,"{""reason"": 1, ""reason"": 2}"\n')
+    assert faults("c.yaml", "c.csv") == [
+        "evals/c.yaml:3: case 'a': quarantine.untill: is no field of a quarantine; did you mean 'until'?",
+        "evals/c.yaml:3: case 'a': quarantine.until: is missing; add it",
+        "evals/c.yaml:6: case 'b': quarantine: is text 'yes'; give an object with 'reason' and 'until'",
+        "evals/c.csv:2: case 'c': quarantine: is not JSON: Expecting value; write a JSON object",
+        "evals/c.csv:3: has the key 'reason' twice; remove one of the two",
+        "evals/c.csv:3: case 'd': quarantine.reason: is the number 2; give text (quote it)",
+        "evals/c.csv:3: case 'd': quarantine.until: is missing; add it",
+    ]
 
 
 def test_arrow_values_become_json_values():
@@ -1024,6 +1109,7 @@ some_cases = st.lists(
         metadata=st.dictionaries(texts, jsons, max_size=2),
         split=st.sampled_from(["train", "holdout"]),
         must_pass=st.booleans(),
+        quarantine=st.none() | st.builds(Quarantine, reason=st.sampled_from(["slow", "ünï: 'x'"]), until=st.dates(date(9000, 1, 1))),
     ),
     min_size=1,
     max_size=3,

@@ -19,12 +19,13 @@ ROOT = Path(pytest_touchstone.__file__).parent
 
 # Each part may import the parts of the rows above its own, and itself. Parts in one row do not know each other.
 LAYERS = (
-    {"settings", "errors", "stats", "text", "files"},
+    {"settings", "errors", "stats", "text", "files", "git"},
     {"cases"},
     {"golden", "trial"},
     {"scoring", "models", "recording"},
     {"judging"},
-    {"baseline", "gate"},
+    {"gate"},
+    {"baseline"},
     {"runs"},
     {"report", "export"},
     {"train"},
@@ -33,8 +34,8 @@ LAYERS = (
 MAY_IMPORT_PYTEST = {"plugin", "baseline"}
 # What a plain run of pytest must not pay for.
 FORBIDDEN_AT_START = {
-    "aiohttp", "anthropic", "asyncio", "datasets", "genai_prices", "httpx", "httpx2", "openai",
-    "pyarrow", "pydantic", "sqlalchemy", "sqlite3", "syrupy", "torch", "yaml",
+    "aiohttp", "anthropic", "asyncio", "datasets", "genai_prices", "httpx", "httpx2", "numpy", "openai",
+    "pyarrow", "pydantic", "scipy", "sqlalchemy", "sqlite3", "syrupy", "torch", "yaml",
 }  # fmt: skip
 
 

@@ -86,6 +86,15 @@ def test_faults_of_a_golden_file_are_all_told_and_no_traceback_is_shown(suite, r
     result.stdout.no_fnmatch_line("*collect.py*")
 
 
+def test_a_quarantine_that_is_over_fails_the_collection(suite, runner):
+    (suite.path / "cases.yaml").write_text("- id: a\n  input: x\n  quarantine: {reason: r, until: 2000-01-01}\n", encoding="utf-8")
+    result = runner.run("--llm-eval")
+    assert result.ret in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.TESTS_FAILED}  # as above
+    result.stdout.re_match_lines(
+        [r".*cases\.yaml:3: case 'a': quarantine: its quarantine ended on 2000-01-01; mend the case, remove the field, or give it a new"]
+    )
+
+
 @pytest.mark.parametrize(
     ("marker", "message"),
     [

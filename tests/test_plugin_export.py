@@ -76,6 +76,20 @@ def test_failures_with_a_target_and_passing_cases_are_written(project, runner):
     assert result.ret == 1
 
 
+def test_cases_in_quarantine_are_left_out_whether_they_failed_or_passed(project, runner):
+    held = "split: train, quarantine: {reason: the vendor answers at random, until: 9999-12-31}"
+    (project.path / "cases.yaml").write_text(CASES.replace("split: train", held), encoding="utf-8")
+    result = runner.run("--llm-eval", "--llm-export", "training")
+    manifest = json.loads((project.path / "training" / "manifest.json").read_text(encoding="utf-8"))
+    reasons = {entry["case_id"]: entry["reason"] for entry in manifest["not_exported"]}
+    assert manifest["written"] == 0
+    assert reasons["wrong"] == reasons["right"] == "quarantined as flaky: the vendor answers at random"
+    assert manifest["left_out_by_reason"]["quarantined as flaky"] == 3
+    assert reasons["twin"].startswith("leak")
+    assert reasons["broken"].startswith("error")
+    result.stdout.fnmatch_lines(["quarantined: 5 cases, 4 of them did not pass (-v says why)"])
+
+
 @pytest.mark.parametrize("arguments", [["--llm-split", "train"], ["-k", "twin"], ["--llm-limit", "4", "--llm-split", "train"]])
 def test_a_holdout_case_that_is_not_selected_still_guards(project, runner, arguments):
     runner.run("--llm-eval", "--llm-export", "training", *arguments)

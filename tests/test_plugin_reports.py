@@ -213,6 +213,31 @@ def test_tokens_and_cost_are_summed_by_trial_suite_and_run(pytester, runner):
     )
 
 
+QUARANTINED = """
+cases:
+  - {id: a, input: x, quarantine: {reason: the vendor answers at random, until: 9999-12-31}}
+  - {id: b, input: x}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ["quarantined: 1 case, 0 of them did not pass (-v says why)"]),
+        (
+            ("-v", "--llm-repeat", "2"),
+            ["quarantined: 1 case, 0 of them did not pass", "  test_suite.py::test_it a (2 passed): the vendor answers at random"],
+        ),
+    ],
+)
+def test_cases_in_quarantine_are_counted_in_the_summary(pytester, runner, arguments, expected):
+    (pytester.path / "cases.yaml").write_text(QUARANTINED, encoding="utf-8")
+    pytester.makepyfile(test_suite="import pytest\n@pytest.mark.golden('cases.yaml')\ndef test_it(case): pass")
+    result = runner.run("--llm-eval", *arguments)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*= golden cases =*", "test_suite.py::test_it *", *expected], consecutive=False)
+
+
 def test_reports_that_are_kept_to_the_end_are_small(body, pytester):
     body("case.output = 'x' * 10_000", "case.check(lambda trial: False)")
     pytester.makeconftest("""

@@ -15,6 +15,7 @@ from pytest_touchstone.report.terminal import (
     from_pairs,
     further_failures,
     plain,
+    quarantine_lines,
     summary_table,
     trial_block,
     unpriced_note,
@@ -265,6 +266,35 @@ def test_many_tags_are_counted_unless_all_are_asked_for():
     suites = summarize([record(tags=tuple(f"tag{number:02}" for number in range(25)))])
     assert plain(summary_table(suites)).splitlines()[-1] == "  and 5 more tags (-v shows them)"
     assert plain(summary_table(suites, all_tags=True)).splitlines()[-1].startswith("  tag24")
+
+
+def test_a_block_says_that_its_case_is_in_quarantine_and_until_when():
+    lines = plain(trial_block(trial("x", quarantine={"reason": "slow vendor", "until": "2026-12-31"}))).splitlines()
+    assert lines[1] == "  split train; quarantined until 2026-12-31: slow vendor"
+
+
+QUARANTINED = [
+    record(case_id="late", outcome="failed", quarantine="slow vendor"),
+    record(case_id="other", outcome="failed"),
+    record(case_id="gift", quarantine="the \x1b[2J vendor"),
+    record(case_id="late", quarantine="slow vendor"),
+    record(case_id="late", suite="t.py::more", outcome="not_run", quarantine="slow vendor"),
+]
+
+
+def test_cases_in_quarantine_are_counted_in_one_line():
+    assert quarantine_lines(QUARANTINED) == [("", "quarantined: 3 cases, 2 of them did not pass (-v says why)")]
+    assert quarantine_lines(QUARANTINED[2:3]) == [("", "quarantined: 1 case, 0 of them did not pass (-v says why)")]
+    assert quarantine_lines([record(outcome="failed")], reasons=True) == []
+
+
+def test_the_reasons_of_quarantine_are_a_line_for_each_case_and_safe():
+    assert quarantine_lines(QUARANTINED, reasons=True) == [
+        ("", "quarantined: 3 cases, 2 of them did not pass"),
+        ("dim", "  t.py::test late (1 failed, 1 passed): slow vendor"),
+        ("dim", "  t.py::test gift (1 passed): the \\x1b[2J vendor"),
+        ("dim", "  t.py::more late (1 not run): slow vendor"),
+    ]
 
 
 def test_lines_travel_as_plain_lists():

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pytest_touchstone.settings import RECORD_MODES, SPLITS, Settings, default_record_mode
+from pytest_touchstone.settings import RECORD_MODES, SPLITS, Settings, chosen_store, default_record_mode
 
 
 @pytest.mark.parametrize("ci", ["true", "1", "True", "yes", "woodpecker"])
@@ -27,3 +27,9 @@ def test_the_defaults_ask_for_nothing():
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().limit = 3
+
+
+def test_a_run_is_stored_unless_somebody_says_otherwise():
+    assert Settings().store == chosen_store() == chosen_store(None, "", None) == ".touchstone/runs.db"
+    assert chosen_store(None, "team.db", "off") == "team.db"
+    assert chosen_store("off", "team.db") is None

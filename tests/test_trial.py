@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import enum
 import functools
+import hashlib
 import json
 import threading
 import types
@@ -29,6 +31,7 @@ from pytest_touchstone.trial import (
     asks_model,
     current_role,
     is_async,
+    prompt_hash,
     score_line,
     scorer_name,
 )
@@ -436,7 +439,7 @@ def test_a_record_survives_the_way_to_another_process(messages, answer, example,
         cost_usd=0.1,
     )
     score = Score(name="s", value=Scalar(0.5), passed=True, reason=output)
-    sent = record(tags=("a", "b"), output=output, scores=(score,), calls=(call,), example=example, duration_s=0.5)
+    sent = record(tags=("a", "b"), quarantine=output, output=output, scores=(score,), calls=(call,), example=example, duration_s=0.5)
     received = execnet.loads(execnet.dumps(sent.to_dict()))
     assert TrialRecord.from_dict(received) == sent
     assert TrialRecord.from_dict(json.loads(json.dumps(sent.to_dict()))) == sent
@@ -472,3 +475,22 @@ def test_registered_scorers_go_by_name():
     with pytest.raises(ScorerError) as caught:
         trial.check("no")
     assert str(caught.value) == "no scorer is registered as 'no' (registered: yes); return it from a pytest_llm_scorers hook"
+
+
+class TestPromptHash:
+    def test_it_is_that_of_the_system_prompt_alone(self):
+        system = {"role": "system", "content": "Be brief."}
+        one, other = (Call(provider="p", model="m", messages=({"role": "user", "content": text}, system)) for text in "ab")
+        assert one.prompt_hash == other.prompt_hash == hashlib.sha256(b"Be brief.").hexdigest()
+
+    def test_it_stays_when_the_messages_are_left_out(self):
+        call = Call(provider="p", model="m", messages=({"role": "developer", "content": "Be brief."},))
+        assert dataclasses.replace(call, messages=()).prompt_hash == call.prompt_hash
+
+    def test_of_several_messages_and_of_content_that_is_no_text(self):
+        messages = [{"role": "system", "content": "a"}, {"role": "developer", "content": [{"type": "image"}]}, {"role": "system"}]
+        assert prompt_hash(messages) == hashlib.sha256(b'a\n[{"type": "image"}]\nnull').hexdigest()
+
+    def test_without_one(self):
+        assert Call(provider="p", model="m", messages=({"role": "user", "content": "a"},)).prompt_hash == ""
+        assert Call(provider="p", model="m").prompt_hash == ""

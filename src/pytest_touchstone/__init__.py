@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_touchstone.cases import Case, Message
+    from pytest_touchstone.cases import Case, Message, Quarantine
     from pytest_touchstone.errors import Fault, GoldenError, TouchstoneError
     from pytest_touchstone.judging.rubric import judge
     from pytest_touchstone.scoring.exact import exact_match
@@ -23,6 +23,7 @@ __all__ = [
     "Fault",
     "GoldenError",
     "Message",
+    "Quarantine",
     "Score",
     "TouchstoneError",
     "Trial",
@@ -45,6 +46,7 @@ _HOMES = {
     "Fault": "errors",
     "GoldenError": "errors",
     "Message": "cases",
+    "Quarantine": "cases",
     "Score": "trial",
     "TouchstoneError": "errors",
     "Trial": "trial",

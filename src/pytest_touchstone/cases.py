@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -9,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -38,6 +40,7 @@ SHOWN_PATH = 200
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Control characters, line separators and bidirectional overrides: in an id they would act on terminals, node ids and reports.
+_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _UNSAFE_IN_ID = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -99,6 +102,15 @@ def did_you_mean(name: str, names: Iterable[str]) -> str | None:
     """
     close = difflib.get_close_matches(name[:SHOWN_CHARACTERS].lower(), list(names), n=1)
     return close[0] if close else None
+
+
+def shown_name(name: str) -> str:
+    """A field's name as a message shows it: as it is where it is a plain one, else as `shown` does.
+
+    >>> shown_name("untill"), shown_name("un til")
+    ('untill', "'un til'")
+    """
+    return name if name.isidentifier() and len(name) <= SHOWN_CHARACTERS else shown(name)
 
 
 def _check_text(value: str) -> str:
@@ -202,6 +214,45 @@ def _check_object(value: Any) -> Any:  # noqa: ANN401 - as above
     return _check_json(value)
 
 
+def _check_reason(value: str) -> str:
+    line = " ".join(value.split())
+    if not line:
+        raise ValueFault(Problem(problem="is empty", fix="say why the case is flaky"))
+    return line
+
+
+def _check_date(value: Any) -> date:  # noqa: ANN401 - as above
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if isinstance(value, str) and _DATE.fullmatch(value):
+        with contextlib.suppress(ValueError):
+            return date.fromisoformat(value)
+    raise ValueFault(Problem(problem=f"is {describe(value)}", fix="give a day as year-month-day, such as 2026-12-31"))
+
+
+def _check_quarantine(value: Any) -> Quarantine:  # noqa: ANN401 - as above
+    if isinstance(value, Quarantine):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueFault(Problem(problem=f"is {describe(value)}", fix="give an object with 'reason' and 'until'"))
+    fields = {name: item for name, item in cast("Mapping[object, object]", value).items() if item is not None}
+    problems = [_no_part(name) for name in fields if name not in Quarantine.model_fields]
+    try:
+        quarantine = Quarantine.model_validate({name: fields[name] for name in Quarantine.model_fields if name in fields})
+    except ValidationError as error:
+        raise ValueFault(*problems, *problems_of(error)) from None
+    if problems:
+        raise ValueFault(*problems)
+    return quarantine
+
+
+def _no_part(name: object) -> Problem:
+    known = tuple(Quarantine.model_fields)
+    close = did_you_mean(name, known) if isinstance(name, str) else None
+    fix = f"did you mean {close!r}?" if close else f"keep only {' and '.join(map(repr, known))}"
+    return Problem(at=shown_name(name) if isinstance(name, str) else shown(name), problem="is no field of a quarantine", fix=fix)
+
+
 def _message_problems(message: Any, at: str) -> list[Problem]:  # noqa: ANN401 - as above
     try:
         Message.model_validate(message)
@@ -211,6 +262,27 @@ def _message_problems(message: Any, at: str) -> list[Problem]:  # noqa: ANN401 -
 
 
 Text = Annotated[str, AfterValidator(_check_text)]
+
+
+class Quarantine(BaseModel):
+    """Why a flaky case is reported but not gated, and the last day (local time) on which that holds.
+
+    `reason` is one line: white space in it becomes single spaces, and it holds no control characters. `until` may be given as text, too.
+
+    >>> Quarantine(reason="the vendor answers at random", until="2026-12-31").until
+    datetime.date(2026, 12, 31)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    reason: Annotated[str, AfterValidator(_check_text), AfterValidator(_check_reason), AfterValidator(_check_id)]
+    until: Annotated[date, BeforeValidator(_check_date)]
+
+    def is_over(self, today: date) -> bool:
+        """Whether `today` is past the last day."""
+        return today > self.until
+
+
 Tag = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 
 
@@ -219,7 +291,8 @@ class Case(BaseModel):
 
     `input` is text, a list of chat messages, or any JSON object. At least one of `expected`, `reference` and `rubric`
     may say what a good output is; a case with none of them is legal, for tests that assert in their body.
-    `split` is `train` or `holdout`; holdout cases are never exported. `source` is where the case stands (`support.yaml:14`).
+    `split` is `train` or `holdout`; holdout cases are never exported. A case with `quarantine` is reported but not gated.
+    `source` is where the case stands (`support.yaml:14`).
 
     Values are JSON values: finite numbers, whole characters, at most 100 levels deep. An `id` holds no control characters.
 
@@ -239,6 +312,7 @@ class Case(BaseModel):
     metadata: Annotated[dict[str, JsonValue], PlainValidator(_check_object)] = Field(default_factory=dict)
     split: Split = "train"
     must_pass: bool = False
+    quarantine: Annotated[Quarantine, BeforeValidator(_check_quarantine)] | None = None
     source: str = "<python>"
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The command `touchstone`: what is to be done with recordings between test runs, and setting up a project."""
+"""The command `touchstone`: what is to be done between test runs with recordings and stored runs, and setting up a project."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_touchstone import cli_compare, cli_runs
 from pytest_touchstone.errors import SettingsError, TouchstoneError
 from pytest_touchstone.text import visible
 
@@ -53,11 +54,13 @@ def _fail(message: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="touchstone", description="Look after the recordings of golden tests, and set up a project for them."
+        prog="touchstone", description="Look after the recordings and runs of golden tests, and set up a project for them."
     )
     parser.add_argument("--version", action=_Version, help="Print the version of pytest-touchstone.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_recordings(commands.add_parser("recordings", help="List, show, check and prune recorded model calls."))
+    cli_runs.add_commands(commands)
+    cli_compare.add_command(commands)
     init = commands.add_parser(
         "init",
         help="Offer the lines that git needs.",

@@ -34,6 +34,12 @@ def replace_file(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def keep_out_of_git(folder: Path) -> None:
+    """Have a folder that serves one checkout only ignore itself, as pytest's cache does; nothing happens where there is no such folder."""
+    if folder.is_dir() and not (folder / ".gitignore").exists():
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def _temporary(path: Path) -> Generator[tuple[Path, BinaryIO]]:
     """A new file beside `path`, locked while it is written, so that no other process takes it for a left-over."""

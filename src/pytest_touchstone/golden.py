@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ from pytest_touchstone.cases import (
     did_you_mean,
     problems_of,
     shown,
+    shown_name,
 )
 from pytest_touchstone.errors import Fault, GoldenError
 from pytest_touchstone.golden_arrow import is_dataset, read_dataset, read_parquet
@@ -32,6 +34,7 @@ from pytest_touchstone.golden_paths import MAGIC, Places, no_dataset, unreadable
 from pytest_touchstone.settings import SPLITS, Split
 
 if TYPE_CHECKING:
+    from datetime import date
     from pathlib import Path
 
 MAX_FAULTS = 100
@@ -76,6 +79,7 @@ def load(
     split: Split | None = None,
     limit: int | None = None,
     complete: bool = False,
+    today: date | None = None,
 ) -> Golden:
     """Read every source, in order, and select: first by `where`, then by `split`, then the first `limit`.
 
@@ -87,14 +91,16 @@ def load(
       (case fields for every case that lacks them; `metadata` is merged key by key). In YAML only `true` and `false` are
       booleans; `no`, dates and numbers with leading zeros stay text.
     - `.jsonl`, `.ndjson`: one case per line. `.csv`, `.tsv`: a header row, then one case per row; an empty cell is absent,
-      `tags` are separated by `,` or `;`, `must_pass` is true or false, `metadata` is a JSON object, and every other cell is text.
+      `tags` are separated by `,` or `;`, `must_pass` is true or false, `metadata` and `quarantine` are JSON objects, and every
+      other cell is text.
       `.parquet`: one case per row. These are streamed and may be any size; without `where`, `split` and `complete` reading
       stops at `limit`, and what comes after it is not checked.
 
     null is absent everywhere. A case without id is called `case-` and ten hex digits of its content hash; ids are unique within
     one load. A case without split has the stable default of its id, except in the parts of a saved DatasetDict: parts other than
     `train` are holdout. `Case.source` is `file:line` (the file relative to `rootdir` where it lies inside), `file row n`, or `name[index]`.
-    A file inside `rootdir` must not lead out of it through a symbolic link.
+    A file inside `rootdir` must not lead out of it through a symbolic link. A quarantine that is over is a fault; `today` is what it
+    is held against, without it the local date.
 
     Raises:
         GoldenError: at least one source or case is at fault; lists all faults, of which at most 100 in full.
@@ -105,7 +111,7 @@ def load(
     'list[0]'
     """
     _check_arguments(sources, fields, where, split, limit)
-    reading = _Reading(base=base, rootdir=rootdir, fields=fields)
+    reading = _Reading(base=base, rootdir=rootdir, fields=fields, today=today or datetime.now(UTC).astimezone().date())
     early = limit if where is None and split is None and not complete else None
     with closing(reading.cases(sources)) as cases:
         read = list(islice(cases, early))
@@ -177,13 +183,14 @@ def _filtered(cases: list[Case], where: Callable[[Case], object]) -> list[Case]:
 
 
 class _Reading:
-    """One pass over all sources: knows where files may lie, and which ids have been seen."""
+    """One pass over all sources: knows where files may lie, which ids have been seen, and what day it is."""
 
-    def __init__(self, *, base: Path, rootdir: Path, fields: Fields) -> None:
+    def __init__(self, *, base: Path, rootdir: Path, fields: Fields, today: date) -> None:
         self.faults = _Faults()
         self._places = Places(base=base, rootdir=rootdir)
         self._mapping = {name: path for name, path in asdict(fields).items() if path is not None}
         self._seen: dict[str, tuple[str, str | None]] = {}
+        self._today = today
 
     def cases(self, sources: Iterable[object]) -> Generator[Case, None, None]:
         """Every valid case; faults are gathered on the way."""
@@ -302,8 +309,8 @@ class _Reading:
                 self._fault(item, Problem(at=name, problem="cannot be shared by all cases", fix="remove it from 'defaults'"))
             elif given[name] is not None or name not in FIELDS:
                 self._fault(item, _unknown_field(name))
-        _, problems = _validated({"id": "defaults", "input": "", **known})
-        for problem in problems:
+        case, problems = _validated({"id": "defaults", "input": "", **known})
+        for problem in [*problems, *self._over(case)]:
             self._fault(item, problem)
             known.pop(_root(problem.at), None)
         return known
@@ -312,6 +319,8 @@ class _Reading:
         if isinstance(record.data, Case):
             case = record.data
             source = case.source if case.source != "<python>" else _source(record)
+            for problem in self._over(case):
+                self._fault(record, problem, case.id)
             return self._unique(case.model_copy(update={"source": source}), record, derived=False)
         data = _as_dict(record.data)
         if data is None:
@@ -331,7 +340,7 @@ class _Reading:
             case_id = own["id"] = str(case_id)
         derived = case_id is None
         case, problems = _validated({**own, "id": "derived" if derived else case_id, "source": _source(record)})
-        problems = [*(_unknown_field(name) for name in unknown), *(self._in_file(problem, data) for problem in problems)]
+        problems = [*(_unknown_field(name) for name in unknown), *(self._in_file(problem, data) for problem in problems), *self._over(case)]
         for problem in problems:
             self._fault(record, problem, case_id)
         if case is not None and derived:
@@ -365,6 +374,12 @@ class _Reading:
             hint = f"did you mean {shown(close)}?" if close else f"it has {', '.join(shown(name) for name in list(data)[:10]) or 'none'}"
             return Problem(at=root, problem=f"has no field {shown(path)} to take it from", fix=f"correct {root}=...; {hint}")
         return Problem(at=path + problem.at.removeprefix(root), problem=problem.problem, fix=problem.fix)
+
+    def _over(self, case: Case | None) -> list[Problem]:
+        if case is None or case.quarantine is None or not case.quarantine.is_over(self._today):
+            return []
+        fix = "mend the case, remove the field, or give it a new date"
+        return [Problem(at="quarantine", problem=f"its quarantine ended on {case.quarantine.until}", fix=fix)]
 
     def _unique(self, case: Case, record: Record, *, derived: bool) -> Case | None:
         content = case.content_hash if derived else None
@@ -412,7 +427,7 @@ def _with_defaults(own: dict[str, object], defaults: dict[str, object]) -> dict[
 
 
 def _unknown_field(name: str) -> Problem:
-    at = name if name.isidentifier() and len(name) <= SHOWN_CHARACTERS else shown(name)
+    at = shown_name(name)
     if name == "source":
         return Problem(at=at, problem="is set by the loader", fix="put it under 'metadata'")
     close = did_you_mean(name, FIELDS)

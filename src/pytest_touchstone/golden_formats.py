@@ -24,6 +24,7 @@ MIB = 2**20
 MAX_YAML_BYTES = 16 * MIB  # a YAML tree takes about a hundred times its file in memory
 MAX_JSON_BYTES = 256 * MIB
 MAX_LINE_BYTES = 16 * MIB  # of JSONL, CSV and TSV, which are streamed and may be any size
+_JSON_CELLS = ("metadata", "quarantine")  # of CSV and TSV
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,15 +146,16 @@ def _row(header: list[str], row: list[str], place: str, line: int) -> Iterator[I
         data["tags"] = [tag.strip() for tag in re.split("[,;]", tags) if tag.strip()]
     if isinstance(must_pass := data.get("must_pass"), str):
         data["must_pass"] = {"true": True, "false": False}.get(must_pass.strip().lower(), must_pass)
-    if isinstance(metadata := data.get("metadata"), str):
-        parser = _Json()
-        try:
-            data["metadata"] = parser.decoder.decode(metadata)
-        except (ValueError, RecursionError) as error:
-            problem = f"is not JSON: {_json_problem(error)[0]}"
-            yield Fault(file=place, line=line, case_id=row_id(data), field="metadata", problem=problem, fix="write a JSON object")
-            del data["metadata"]
-        yield from parser.faults(place, line)
+    for name in _JSON_CELLS:
+        if isinstance(cell := data.get(name), str):
+            parser = _Json()
+            try:
+                data[name] = parser.decoder.decode(cell)
+            except (ValueError, RecursionError) as error:
+                problem = f"is not JSON: {_json_problem(error)[0]}"
+                yield Fault(file=place, line=line, case_id=row_id(data), field=name, problem=problem, fix="write a JSON object")
+                del data[name]
+            yield from parser.faults(place, line)
     yield Record(place=place, line=line, data=data)
 
 

@@ -5,9 +5,9 @@ Imported while pytest starts, so it imports nothing heavy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "holdout"]
 RecordMode = Literal["none", "missing", "all", "rewrite", "off"]
+GateMode = Literal["strict", "regression"]
 
 
 class ExitStatus(IntEnum):
@@ -23,15 +24,25 @@ class ExitStatus(IntEnum):
     `ERRORS`: nothing failed, but at least one trial is an error (the app, a provider or a worker broke).
     `UNSCORED`: nothing failed or broke, but at least one trial has no usable verdict.
     `BUDGET`: nothing failed or broke, but the budget ended the run before every trial was made.
+    `REGRESSED`: the gate found the run worse than its baseline; this wins over all of the above.
+    `UNDECIDED`: the gate could not decide, all else is well, and the policy says that this fails.
     """
 
     ERRORS = 10
     UNSCORED = 11
     BUDGET = 12
+    REGRESSED = 13
+    UNDECIDED = 14
 
 
+DEFAULT_STORE = ".touchstone/runs.db"
+NO_STORE = "off"
+
+# What the name of a baseline's file ends in; known here because pytest's start tells syrupy to leave such files alone.
+BASELINE_SUFFIX = "touchstone"
 SPLITS: tuple[Split, ...] = get_args(Split)
 RECORD_MODES: tuple[RecordMode, ...] = get_args(RecordMode)
+GATE_MODES: tuple[GateMode, ...] = get_args(GateMode)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +61,21 @@ class JudgeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """What decides whether a run may pass.
+
+    `mode` strict: each failing test fails the run; regression: the run is held against the baseline. `stage2` is how often every case of
+    a suspicious suite is tried once more (0: no second stage). `given` are fields of the policy from the command line, `ini` from the ini
+    file; the markers of a suite stand between the two.
+    """
+
+    mode: GateMode = "strict"
+    stage2: int = 0
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    ini: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of one run, frozen once pytest is configured.
 
@@ -62,6 +88,8 @@ class Settings:
     `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
     processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
     nothing runs, and what a run would ask is printed.
+    `store` is where the run is stored: a path, relative to the root folder, or a database URL; None: nowhere.
+    `gate` says what decides whether the run may pass.
     `show` is how many failures of each suite are printed in full (>= 0), None for all; `progress` is whether a terminal gets a live line.
     """
 
@@ -82,6 +110,18 @@ class Settings:
     plan: bool = False
     show: int | None = 20
     progress: bool = True
+    store: str | None = DEFAULT_STORE
+    gate: GateSettings = GateSettings()
+
+
+def chosen_store(*choices: str | None) -> str | None:
+    """The store that the first choice names that is not empty; the default where all are, None where it is `off`.
+
+    >>> chosen_store(None, "", "team.db"), chosen_store("off", "team.db"), chosen_store("")
+    ('team.db', None, '.touchstone/runs.db')
+    """
+    chosen = next((choice for choice in choices if choice), DEFAULT_STORE)
+    return None if chosen == NO_STORE else chosen
 
 
 def default_record_mode(environ: Mapping[str, str]) -> RecordMode:

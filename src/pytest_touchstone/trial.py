@@ -525,7 +525,7 @@ class TrialRecord:
 
     `reason` says why the outcome is not `passed`. `duration_s` is the body's, in seconds. `example` is a training example
     that this trial offers, None with `example_reason` where it offers none. `input_fingerprint` is that of the case's input in a run
-    that exports, empty in others.
+    that exports, empty in others. `quarantine` is the reason why the case is reported but not gated, empty where it is gated.
     """
 
     nodeid: str
@@ -546,6 +546,7 @@ class TrialRecord:
     example: Mapping[str, Any] | None = None
     example_reason: str = ""
     input_fingerprint: str = ""
+    quarantine: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         r"""Plain dicts, lists and scalars, safe to send to another process.

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Any, assert_type
 
 import pytest_touchstone
@@ -15,6 +16,7 @@ from pytest_touchstone import (
     Fault,
     GoldenError,
     Message,
+    Quarantine,
     Score,
     TouchstoneError,
     Trial,
@@ -35,6 +37,7 @@ def cases() -> list[Case]:
     message = Message(role="user", content="Can I swap it?")
     return [
         Case(id="text", input="Can I swap it?", expected="Yes.", tags=("gifts",), split="holdout", must_pass=True),
+        Case(id="flaky", input="Where is it?", quarantine=Quarantine(reason="The carrier answers at random.", until=date(2026, 12, 31))),
         Case(id="turns", input=[message.model_dump()], rubric="Offers an exchange.", metadata={"source": "ticket-8812"}),
         Case(id="object", input={"subject": "Refund"}, expected={"category": "refund"}, reference="refund"),
     ]

@@ -37,12 +37,15 @@ def example_of(trial: Trial, outcome: Outcome, *, suite: str) -> Example | LeftO
 
     The prompt is that of the last model call that was answered, else the case's input. A last answer that calls tools is no
     place for a text target (it would teach the model not to call them), so such a failed trial offers nothing.
+    The verdict on a case in quarantine is not trusted, so its trials offer nothing.
     The scorers run once more, so call this where a run of them is not recorded as part of the trial.
     """
     if trial.split == "holdout":
         return LeftOut(reason="holdout")
     if outcome not in {"passed", "failed"}:
         return LeftOut(reason=_NO_OFFER[outcome])
+    if trial.case.quarantine is not None:
+        return LeftOut(reason=_brief(f"quarantined as flaky: {trial.case.quarantine.reason}"))
     chat_calls = [call for call in trial.calls if call.messages]
     answered = [call for call in chat_calls if call.answer is not None and call.error is None and (call.status or 200) < 400]
     if chat_calls and not answered:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -156,6 +157,27 @@ def test_ids(cases: Sequence[Case]) -> list[str]:
     plain = [_plain_id(case.id) for case in cases]
     count = Counter(plain)
     return [id_ if count[id_] == 1 and id_ else f"{id_}-{_short_hash(case.id)}".lstrip("-") for id_, case in zip(plain, cases, strict=True)]
+
+
+def again(item: pytest.Item, number: int) -> pytest.Item:
+    """A further trial of a golden test's case, the `number`-th, as if it had been collected."""
+    first: Any = item
+    attempt = _attempt_of(item)
+    assert attempt is not None
+    ids = [_numbered(id_, number) if name == "case" else id_ for name, id_ in _named_ids(first.callspec)]
+    params = {**first.callspec.params, "case": Attempt(case=attempt.case, number=number)}
+    callspec = dataclasses.replace(first.callspec, params=params, _idlist=ids)
+    further: Any = cast("Any", type(first)).from_parent(
+        first.parent,
+        name=f"{first.originalname}[{callspec.id}]",
+        callspec=callspec,
+        fixtureinfo=first._fixtureinfo,  # noqa: SLF001 - as pytest makes the test of a case
+        keywords={callspec.id: True},
+        originalname=first.originalname,
+    )
+    # What conftests and plugins have marked since.
+    further.own_markers[:] = first.own_markers
+    return cast("pytest.Item", further)
 
 
 def _attempt_of(item: pytest.Item) -> Attempt | None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_touchstone.plugin.fixtures import case, judge
+from pytest_touchstone.plugin.fixtures import case, judge, llm_snapshot
 from pytest_touchstone.plugin.selection import deselect
 
-__all__ = ["case", "judge"]
+__all__ = ["case", "judge", "llm_snapshot"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and with `--llm-eval` the plugins that do the work."""
     config.addinivalue_line("markers", GOLDEN_MARKER)
     config.addinivalue_line("markers", ALONE_MARKER)
+    config.addinivalue_line("markers", GATE_MARKER)
+    _keep_baselines_from_syrupy(config)
     if config.getoption("llm_eval"):
         from pytest_touchstone.plugin.session import register
 
@@ -61,8 +63,18 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(msg)
 
 
+def _keep_baselines_from_syrupy(config: pytest.Config) -> None:
+    """Have syrupy leave baselines alone where nobody speaks for them: it would call them unknown, fail the run, and delete them."""
+    from pytest_touchstone.settings import BASELINE_SUFFIX
+
+    given: list[str] | None = getattr(config.option, "ignore_file_extensions", None)
+    if BASELINE_SUFFIX not in (given or ()):
+        config.option.ignore_file_extensions = [*(given or ()), BASELINE_SUFFIX]
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect golden tests unless the run evaluates."""
+    """Deselect golden tests unless the run evaluates; syrupy is to see them first, or it would call their snapshots unused."""
     if not config.getoption("llm_eval"):
         deselect(config, items, [item for item in items if item.get_closest_marker("golden")])
 
@@ -74,4 +86,8 @@ GOLDEN_MARKER = (
 ALONE_MARKER = (
     "llm_alone(reason=None): run this golden test with no other beside it, because it changes the whole process; "
     "without effect on other tests"
+)
+GATE_MARKER = (
+    "llm_gate(alpha=0.01, margin=0, min_cases=1, min_pass_rate=None, max_mean_cost_increase=None, max_p95_latency_increase=None, "
+    "sided='one', undecided='warn', suspicious=0.2): what --llm-gate regression holds this golden test to"
 )

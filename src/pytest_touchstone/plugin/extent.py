@@ -71,18 +71,18 @@ class Extent:
 
     def evidence(self, records: Iterable[TrialRecord]) -> Evidence:
         """What the run shows, from the records of every planned trial."""
+        made = Evidence(began=self.began, selected=self.selected or _selected(self.config), modules=self.module_runs(records))
+        for asked in (self.recorder.asked(), *self.asked):
+            made = with_asked(made, asked)
+        return made
+
+    def module_runs(self, records: Iterable[TrialRecord]) -> tuple[ModuleRun, ...]:
+        """How far the run went in each module, from the records of every planned trial."""
         by_module: dict[str, list[TrialRecord]] = {}
         for record in records:
             by_module.setdefault(_module(record.nodeid), []).append(record)
         stopped = self.lost or ("--lf ran only what had failed" if self.config.getoption("lf", default=False) else "")
-        made = Evidence(
-            began=self.began,
-            selected=self.selected or _selected(self.config),
-            modules=tuple(self._module_run(module, trials, stopped) for module, trials in by_module.items()),
-        )
-        for asked in (self.recorder.asked(), *self.asked):
-            made = with_asked(made, asked)
-        return made
+        return tuple(self._module_run(module, trials, stopped) for module, trials in by_module.items())
 
     def _module_run(self, module: str, trials: list[TrialRecord], stopped: str) -> ModuleRun:
         partial = stopped or self.partial.get(module, "") or _chosen(self.config, module) or _not_run(trials)

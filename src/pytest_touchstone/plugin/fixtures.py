@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_touchstone.judging.rubric import Judge
+    from pytest_touchstone.plugin.snapshots import LlmSnapshot
     from pytest_touchstone.trial import Trial
 
 
@@ -31,3 +32,19 @@ def judge() -> Callable[..., Judge]:
     from pytest_touchstone.judging.rubric import judge as make_judge
 
     return make_judge
+
+
+@pytest.fixture
+def llm_snapshot(request: pytest.FixtureRequest, case: Trial) -> Iterator[LlmSnapshot]:
+    """Holds an output against the stored one: `llm_snapshot(case.output)`, or `llm_snapshot(case.output, judge("Says the same."))`."""
+    if not request.config.pluginmanager.has_plugin("syrupy"):
+        msg = f"{request.node.nodeid} asks for the fixture `llm_snapshot`, which stores through syrupy; take -p no:syrupy off"
+        raise pytest.UsageError(msg)
+    from pytest_touchstone.plugin.snapshots import llm_snapshot_of
+    from pytest_touchstone.plugin.trials import RUNNING
+
+    snapshot = llm_snapshot_of(request.node, case)
+    yield snapshot
+    running = request.node.stash.get(RUNNING, None)
+    if running is None or running.record is None or running.record.outcome != "passed":
+        snapshot.keep()

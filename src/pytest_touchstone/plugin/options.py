@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from pytest_touchstone.errors import SettingsError
-from pytest_touchstone.settings import RECORD_MODES, SPLITS, JudgeSettings, RecordMode, Settings, default_record_mode
+from pytest_touchstone.plugin.option_values import optional, positive, read_value
+from pytest_touchstone.settings import RECORD_MODES, SPLITS, JudgeSettings, RecordMode, Settings, chosen_store, default_record_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 T = TypeVar("T")
 ALL = "all"
@@ -21,6 +22,8 @@ ALL = "all"
 
 def add_options(parser: pytest.Parser) -> None:
     """Declare every `--llm-*` option and `llm_*` ini key; help texts give effect, default and an example."""
+    from pytest_touchstone.plugin.gate_options import add_gate_options
+
     group = parser.getgroup("llm", "LLM evaluation (pytest-touchstone)")
     group.addoption(
         "--llm-eval",
@@ -34,14 +37,14 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--llm-limit",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="Run at most N cases of each golden test, the first ones that -k, -m and --llm-split leave. Default: all. "
         "Example: --llm-limit 20",
     )
     group.addoption(
         "--llm-concurrency",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="Run the bodies of at most N golden tests at once; with pytest-xdist the workers share them. Default: ini llm_concurrency, "
         "else 16. Example: --llm-concurrency 64",
@@ -55,7 +58,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--llm-repeat",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="Try each case N times; the k-th trial replays the k-th recorded answers. Default: 1. Example: --llm-repeat 5",
     )
@@ -93,14 +96,14 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--llm-max-in-flight",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="Have at most N live requests on their way to one host at once, fewer after its rate limits; with pytest-xdist the workers "
         "share them. Default: ini llm_max_in_flight_per_host, else as many as --llm-concurrency. Example: --llm-max-in-flight 8",
     )
     group.addoption(
         "--llm-max-calls",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="Make at most N live model calls, those of judges included; what is left then does not run. Default: ini llm_max_calls, "
         "else no limit. Example: --llm-max-calls 500",
@@ -131,6 +134,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="Print no live line of progress. Default: a terminal gets one, but not with -q or -s, nor where CI is set. "
         "Example: --llm-no-progress",
     )
+    group.addoption(
+        "--llm-store",
+        metavar="PATH|URL|off",
+        help="Store the run in this SQLite file or database, or nowhere. Default: environment variable TOUCHSTONE_STORE, else ini "
+        "llm_store, else .touchstone/runs.db. Example: --llm-store off",
+    )
+    add_gate_options(parser, group)
     parser.addini("llm_judge", "The model that judge(...) asks, as --llm-judge.", default="")
     parser.addini("llm_judge_base_url", "Where the judge is reached, as --llm-judge-base-url.", default="")
     parser.addini("llm_judge_timeout", "Seconds for one verdict, retries and waits included.", default="60")
@@ -144,6 +154,7 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("llm_max_cost", "What a run may cost in US dollars, as --llm-max-cost.", default="")
     parser.addini("llm_show", "How many failures of each golden test are printed in full, as --llm-show.", default="20")
     parser.addini("llm_progress", "Whether a terminal gets a live line of progress.", type="bool", default=True)
+    parser.addini("llm_store", "Where runs are stored, as --llm-store.", default="")
     parser.addini("llm_record", "The recording mode, as --llm-record.", default="")
     parser.addini(
         "llm_record_ignore",
@@ -160,6 +171,8 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: an ini value cannot be used.
     """
+    from pytest_touchstone.plugin.gate_options import read_gate
+
     option = config.option
     export = option.llm_export
     return Settings(
@@ -178,12 +191,14 @@ def read_settings(config: pytest.Config) -> Settings:
             timeout_s=_seconds(config, "llm_judge_timeout"),
         ),
         export=None if export is None else Path(config.invocation_params.dir, export),
-        max_in_flight=option.llm_max_in_flight or _optional(config, "llm_max_in_flight_per_host", _positive, "8"),
-        max_calls=option.llm_max_calls or _optional(config, "llm_max_calls", _positive, "500"),
-        max_cost_usd=option.llm_max_cost or _optional(config, "llm_max_cost", _dollars, "2.50"),
+        max_in_flight=option.llm_max_in_flight or optional(config, "llm_max_in_flight_per_host", positive, "8"),
+        max_calls=option.llm_max_calls or optional(config, "llm_max_calls", positive, "500"),
+        max_cost_usd=option.llm_max_cost or optional(config, "llm_max_cost", _dollars, "2.50"),
         plan=option.llm_plan,
         show=_shown_in_full(config),
         progress=not option.llm_no_progress and config.getini("llm_progress"),
+        gate=read_gate(config),
+        store=chosen_store(option.llm_store, os.environ.get("TOUCHSTONE_STORE"), config.getini("llm_store")),
     )
 
 
@@ -246,20 +261,7 @@ def _timeout(config: pytest.Config) -> float | None:
 
 
 def _whole_number(config: pytest.Config, name: str) -> int:
-    return _read(name, config.getini(name), _positive, "16")
-
-
-def _optional(config: pytest.Config, name: str, read: Callable[[str], T], example: str) -> T | None:
-    text: str = config.getini(name)
-    return _read(name, text, read, example) if text else None
-
-
-def _read(name: str, text: str, read: Callable[[str], T], example: str) -> T:
-    try:
-        return read(text)
-    except argparse.ArgumentTypeError as error:
-        msg = f"ini {name}: {error}, for example {name} = {example}"
-        raise pytest.UsageError(msg) from error
+    return read_value(name, config.getini(name), positive, "16")
 
 
 def _dollars(text: str) -> float:
@@ -286,14 +288,3 @@ def _above_zero(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < float("inf") else None
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        msg = f"{text!r} is not a whole number of at least 1"
-        raise argparse.ArgumentTypeError(msg)
-    return value

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_touchstone.errors import ExportError, TouchstoneError
+from pytest_touchstone.files import keep_out_of_git
 from pytest_touchstone.plugin.bodies import current_body
 from pytest_touchstone.plugin.collect import GoldenCollector
+from pytest_touchstone.plugin.excuses import EXCUSES_GIVEN, Excuses
 from pytest_touchstone.plugin.extent import EXTENT, Extent
 from pytest_touchstone.plugin.limits import LIMITS, Limits
 from pytest_touchstone.plugin.options import read_settings, record_mode
 from pytest_touchstone.plugin.plan import PLAN, Planner
 from pytest_touchstone.plugin.progress import PROGRESS, ProgressLine
 from pytest_touchstone.plugin.shares import make_scheduler, share_of
+from pytest_touchstone.plugin.store import STORE, RunKeeper, secrets_of
 from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
 from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, without_trial
 from pytest_touchstone.plugin.window import WINDOW, Window
@@ -25,7 +28,7 @@ from pytest_touchstone.recording.guard import PlaceholderKeys
 from pytest_touchstone.recording.key import KeyRules
 from pytest_touchstone.recording.recorder import Recorder
 from pytest_touchstone.report.model import summarize
-from pytest_touchstone.report.terminal import Line, call_lines, from_pairs, plain, summary_table
+from pytest_touchstone.report.terminal import Line, call_lines, from_pairs, plain, quarantine_lines, summary_table
 from pytest_touchstone.settings import ExitStatus
 from pytest_touchstone.text import visible
 from pytest_touchstone.trial import TrialRecord
@@ -40,19 +43,27 @@ if TYPE_CHECKING:
 RUNNER = "touchstone-trials"
 FOLDER = ".touchstone"
 KEPT = ("suite", "case_id", "outcome", "reason")
+# How failures that decide nothing by themselves are counted and shown, and which of them are printed in full.
+EXCUSES = {
+    "known": ("known", "k", ("KNOWN", {"yellow": True})),
+    "worse": ("worse", "w", ("WORSE", {"red": True})),
+    "flaky": ("flaky", "f", ("FLAKY", {"yellow": True})),
+    "quarantined": ("quarantined", "q", ("QUARANTINED", {"yellow": True})),
+}
+SHOWN_EXCUSES = ("worse", "flaky")
 
 
 def register(config: pytest.Config) -> None:
     """Register what this process needs: the runner where tests run, the session where results are gathered."""
     settings = read_settings(config)
     is_worker = hasattr(config, "workerinput")
+    _check_gate(config, settings)
     if settings.export is not None and not is_worker:
         _check_export_folder(settings.export)
     if settings.plan:
         config.pluginmanager.register(GoldenCollector(settings), "touchstone-collect")
         config.pluginmanager.register(Planner(config, settings, journal_dir=config.rootpath / FOLDER / "journals"), PLAN)
         return
-    only_controls = not is_worker and config.getoption("dist", "no") != "no"
     limits = Limits(config, settings, folder=config.rootpath / FOLDER)
     config.pluginmanager.register(limits, LIMITS)
     recorder = Recorder(
@@ -66,27 +77,51 @@ def register(config: pytest.Config) -> None:
         paces=limits.paces,
         budget=limits.budget,
     )
+    for secret in secrets_of(settings.store or ""):
+        recorder.redactor.learn(secret)
     config.pluginmanager.register(Extent(config, recorder), EXTENT)
-    if not only_controls:
-        collector = GoldenCollector(settings)
-        config.pluginmanager.register(collector, "touchstone-collect")
-        runner = TrialRunner(config, settings, recorder, collector)
-        config.pluginmanager.register(runner, RUNNER)
-        window = Window(
-            config,
-            width=share_of(settings.concurrency, config),
-            timeout_s=settings.timeout_s,
-            alone_fixtures=settings.alone_fixtures,
-            owned=runner.owned,
-            without_trial=without_trial,
-            spent=limits.spent,
-        )
-        config.pluginmanager.register(window, WINDOW)
+    if is_worker or config.getoption("dist", "no") == "no":
+        _register_runner(config, settings, recorder, limits)
     if not is_worker:
-        progress = ProgressLine(os.environ) if settings.progress else None
-        if progress is not None:
-            config.pluginmanager.register(progress, PROGRESS)
-        config.pluginmanager.register(RunSession(config, settings, recorder, limits, progress), "touchstone-session")
+        _register_session(config, settings, recorder, limits)
+
+
+def _register_runner(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits) -> None:
+    collector = GoldenCollector(settings)
+    config.pluginmanager.register(collector, "touchstone-collect")
+    runner = TrialRunner(config, settings, recorder, collector)
+    config.pluginmanager.register(runner, RUNNER)
+    config.pluginmanager.register(Excuses(config, settings.gate), EXCUSES_GIVEN)
+    window = Window(
+        config,
+        width=share_of(settings.concurrency, config),
+        timeout_s=settings.timeout_s,
+        alone_fixtures=settings.alone_fixtures,
+        owned=runner.owned,
+        without_trial=without_trial,
+        spent=limits.spent,
+    )
+    config.pluginmanager.register(window, WINDOW)
+
+
+def _register_session(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits) -> None:
+    """Hooks are called in the reverse order: the session has every trial accounted for before the baselines look."""
+    progress = ProgressLine(os.environ) if settings.progress else None
+    if progress is not None:
+        config.pluginmanager.register(progress, PROGRESS)
+    run = RunSession(config, settings, recorder, limits, progress)
+    if config.pluginmanager.has_plugin("syrupy"):
+        from pytest_touchstone.plugin.baselines import BASELINES, Baselines
+
+        config.pluginmanager.register(Baselines(config, records=run.in_order, notes=run.notes, redact=recorder.redact), BASELINES)
+    config.pluginmanager.register(run, "touchstone-session")
+    # Of those that want to be last, the latest is: the decision comes after all others, and what is stored after the decision.
+    if settings.gate.mode == "regression":
+        from pytest_touchstone.plugin.gating import GATE, Gate
+
+        config.pluginmanager.register(Gate(config, settings.gate, marked=run.marked, plan=run.plan), GATE)
+    if settings.store is not None and not config.getoption("collectonly"):
+        config.pluginmanager.register(RunKeeper(config, settings, settings.store, run, redact=recorder.redact), STORE)
 
 
 def set_placeholder_keys(config: pytest.Config) -> None:
@@ -162,12 +197,15 @@ class RunSession:
         self.planned: dict[str, TrialRecord] = {}
         self.records: dict[str, TrialRecord] = {}
         self.holdout: set[str] = set()
+        self.marked: dict[str, dict[str, Any]] = {}
         self.died: dict[str, str] = {}
         self.alone: list[list[Any]] = []
         self.window_note = ""
         self.expected_failures = 0
+        self.unreached = 0
         self.plain_failures = 0
         self.unscored: list[pytest.TestReport] = []
+        self.excused: list[pytest.TestReport] = []
         self.notes: list[Line] = []
 
     @pytest.hookimpl(optionalhook=True)
@@ -203,15 +241,20 @@ class RunSession:
                 self.unscored.append(report)
             elif record.outcome != "error":
                 self.plain_failures += 1
-            if "block" in data:
-                report.longrepr = _representation(data, report.longrepr)  # type: ignore[assignment]
+        elif data.get("excused") in SHOWN_EXCUSES:
+            self.excused.append(report)
+        if "block" in data:
+            report.longrepr = _representation(data, report.longrepr)  # type: ignore[assignment]
         # The terminal reporter keeps every report to the end, and what it needs of this one is little.
-        report.touchstone = {"record": {name: data["record"][name] for name in KEPT}}  # type: ignore[attr-defined]
+        kept = {"record": {name: data["record"][name] for name in KEPT}, "excused": data.get("excused")}
+        report.touchstone = kept  # type: ignore[attr-defined]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, Any] | None:
         """Tell errors and unscored trials from failures."""
         data: dict[str, Any] | None = getattr(report, "touchstone", None)
+        if data is not None and data["excused"]:
+            return EXCUSES[data["excused"]]
         if data is None or not report.failed:
             return None
         if data["record"]["outcome"] == "error":
@@ -220,13 +263,18 @@ class RunSession:
             return "unscored", "U", ("UNSCORED", {"yellow": True})
         return None
 
+    @pytest.hookimpl(specname="pytest_sessionfinish", tryfirst=True)
+    def pytest_account(self, session: pytest.Session, exitstatus: int) -> None:
+        """Account for what did not run, before anybody asks for the records."""
+        if not self.config.getoption("collectonly"):
+            self._take_plan(self._plan_of_this_process())
+            self._account_for_the_rest(_why_stopped(session, exitstatus, self.recorder.redact(self.limits.spent() or "")))
+
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Account for what did not run, store the recordings, export, and set the exit status."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Store the recordings, export, and set the exit status."""
         if self.config.getoption("collectonly"):
             return
-        self._take_plan(self._plan_of_this_process())
-        self._account_for_the_rest(_why_stopped(session, exitstatus, self.recorder.redact(self.limits.spent() or "")))
         self.notes += [Line("yellow", line) for line in self.limits.lines()]
         failed = self._step("recordings", self._merge_recordings)
         if self.settings.export is not None:
@@ -237,6 +285,9 @@ class RunSession:
             session.exitstatus = self._status_without_failures()
         elif session.exitstatus == pytest.ExitCode.OK and self._budget_ended_it():
             session.exitstatus = ExitStatus.BUDGET
+        terminal: pytest.TerminalReporter | None = self.config.pluginmanager.get_plugin("terminalreporter")
+        if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR and terminal is not None and self.planned:
+            self._print_table(terminal)  # pytest asks nobody for a summary then
 
     @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
     def pytest_lean_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None]:
@@ -248,15 +299,30 @@ class RunSession:
         """Print unscored trials as pytest prints failures, then the table."""
         if self.config.getoption("collectonly") or not self.planned:
             return
-        self._print_unscored(terminalreporter)
+        self._print_in_full(terminalreporter, "UNSCORED", self.unscored)
+        self._print_in_full(terminalreporter, "WORSE OR FLAKY", self.excused)
+        self._print_table(terminalreporter)
+
+    def _print_table(self, terminalreporter: pytest.TerminalReporter) -> None:
         suites = summarize(self.in_order())
         terminalreporter.write_sep("=", "golden cases")
-        table = summary_table(suites, all_tags=self.config.get_verbosity() > 0)
-        write_lines(terminalreporter, [*table, *call_lines(suites), *self._expected_note(), *self._alone_notes(), *self.notes])
+        verbose = self.config.get_verbosity() > 0
+        table = [*summary_table(suites, all_tags=verbose), *call_lines(suites), *quarantine_lines(self.in_order(), reasons=verbose)]
+        write_lines(terminalreporter, [*table, *self._expected_note(), *self._alone_notes(), *self.notes])
 
     def in_order(self) -> list[TrialRecord]:
         """Every planned trial's record, in the order of collection."""
         return [self.records.get(nodeid, planned) for nodeid, planned in self.planned.items()]
+
+    def plan(self, items: Iterable[pytest.Item]) -> None:
+        """Account for further trials, which run in this process."""
+        runner = self.config.pluginmanager.get_plugin(RUNNER)
+        assert isinstance(runner, TrialRunner)
+        self.planned.update((item.nodeid, runner.planned(item)) for item in items)
+
+    def complete(self) -> bool:
+        """Whether, in the end, every planned trial had its turn."""
+        return not self.unreached and not self._budget_ended_it()
 
     def _plan_of_this_process(self) -> dict[str, Any] | None:
         runner = self.config.pluginmanager.get_plugin(RUNNER)
@@ -267,6 +333,7 @@ class RunSession:
             for data in plan["trials"]:
                 self.planned.setdefault(data["nodeid"], TrialRecord.from_dict(data))
             self.holdout.update(plan["holdout"])
+            self.marked.update(plan["marked"])
             self.alone = plan["alone"]
             self.window_note = plan["note"]
 
@@ -284,6 +351,7 @@ class RunSession:
                 self.records[nodeid] = dataclasses.replace(self.planned[nodeid], outcome="error", reason=said)
             else:
                 self.plain_failures += 1
+        self.unreached = len(self.planned.keys() - self.records.keys())
         for nodeid, planned in self.planned.items():
             self.records.setdefault(nodeid, dataclasses.replace(planned, reason=reason))
 
@@ -299,7 +367,7 @@ class RunSession:
         extent = self.config.pluginmanager.get_plugin(EXTENT)
         assert isinstance(extent, Extent)
         report = self.recorder.merge(extent.evidence(self.in_order()))
-        _keep_out_of_git(self.config.rootpath / FOLDER)
+        keep_out_of_git(self.config.rootpath / FOLDER)
         self.notes += [Line("red" if line.startswith("not stored") else "", f"recordings: {visible(line)}") for line in report.lines()]
 
     def _export(self) -> None:
@@ -334,11 +402,11 @@ class RunSession:
         spent = self.recorder.redact(self.limits.spent() or "")
         return bool(spent) and any(record.outcome == "not_run" and record.reason == spent for record in self.records.values())
 
-    def _print_unscored(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.unscored or self.config.getoption("tbstyle") == "no":
+    def _print_in_full(self, terminalreporter: pytest.TerminalReporter, title: str, reports: list[pytest.TestReport]) -> None:
+        if not reports or self.config.getoption("tbstyle") == "no":
             return
-        terminalreporter.write_sep("=", "UNSCORED")
-        shown, further = shown_and_further(self.unscored, self.settings.show)
+        terminalreporter.write_sep("=", title)
+        shown, further = shown_and_further(reports, self.settings.show)
         for report in shown:
             terminalreporter.write_sep("_", report.head_line or report.nodeid, yellow=True, bold=True)
             report.toterminal(terminalreporter._tw)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as pytest prints failures
@@ -364,6 +432,15 @@ def _representation(data: dict[str, Any], longrepr: object) -> TrialRepr:
     return TrialRepr(block, CrashLine(path=path, lineno=lineno, message=message), inner)
 
 
+def _check_gate(config: pytest.Config, settings: Settings) -> None:
+    if settings.gate.mode == "regression" and not config.pluginmanager.has_plugin("syrupy"):
+        msg = "--llm-gate regression needs the baseline, which syrupy keeps; leave out -p no:syrupy"
+        raise pytest.UsageError(msg)
+    if settings.gate.stage2 and config.getoption("dist", "no") != "no":
+        msg = "--llm-gate-stage2 runs in one process only; leave out -n, since --llm-concurrency runs tests side by side without it"
+        raise pytest.UsageError(msg)
+
+
 def _check_export_folder(folder: Path) -> None:
     from pytest_touchstone.export.write import check_folder
 
@@ -382,12 +459,6 @@ def _export_lines(manifest: Manifest, folder: Path) -> Iterator[str]:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _keep_out_of_git(folder: Path) -> None:
-    """What this folder holds serves one checkout only, so it ignores itself, as pytest's cache does."""
-    if folder.is_dir() and not (folder / ".gitignore").exists():
-        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
 def _why_stopped(session: pytest.Session, exitstatus: int, spent: str) -> str:

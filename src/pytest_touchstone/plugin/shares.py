@@ -35,6 +35,8 @@ class Upcoming:
 
     def after(self, item: pytest.Item, skip: int) -> Iterator[pytest.Item]:
         """The tests after this one, without the first `skip`."""
+        if len(self._index) < len(self._items):  # some came later
+            self._index = {each: index for index, each in enumerate(self._items)}
         index = self._index.get(item)
         if index is not None:
             for position in range(index + 1 + skip, len(self._items)):

@@ -15,6 +15,8 @@ import pytest
 
 from pytest_touchstone.errors import BudgetSpent, RecordingError, RecordingMiss
 from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerprint, name_in_recordings, number_of, suite_of
+from pytest_touchstone.plugin.gate_options import MARKER as GATE_MARKER
+from pytest_touchstone.plugin.gate_options import marked_policy
 from pytest_touchstone.plugin.outcome import make_skipped, outcome_of, reason_of
 from pytest_touchstone.plugin.tracebacks import error_repr, make_safe
 from pytest_touchstone.plugin.window import WINDOW, Window
@@ -24,7 +26,7 @@ from pytest_touchstone.text import visible
 from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, raise_unless_passed, scorer_name
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pytest_touchstone.cases import Case
@@ -97,7 +99,8 @@ class TrialRunner:
         """Note which trials this run is to hold, so that none can go missing."""
         trials = [self._planned(item, case).to_dict() for item in session.items if (case := case_of(item)) is not None]
         alone = self._ran_alone(session.items) if self.config.get_verbosity() > 0 else []
-        self.plan = {"trials": trials, "alone": alone, "holdout": self.collector.holdout_fingerprints()}
+        marked = self._marked(session.items)
+        self.plan = {"trials": trials, "alone": alone, "holdout": self.collector.holdout_fingerprints(), "marked": marked}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
@@ -215,6 +218,17 @@ class TrialRunner:
         window = self.config.pluginmanager.get_plugin(WINDOW)
         return {**plan, "note": window.note if isinstance(window, Window) else ""}
 
+    def planned(self, item: pytest.Item) -> TrialRecord:
+        """The record of a golden test that has not run."""
+        case = case_of(item)
+        assert case is not None
+        return self._planned(item, case)
+
+    def _marked(self, items: Iterable[pytest.Item]) -> dict[str, dict[str, Any]]:
+        """What the markers of each suite say of its gate."""
+        firsts = {suite_of(item): item for item in items if case_of(item) is not None and item.get_closest_marker(GATE_MARKER)}
+        return {suite: marked_policy(item, self.settings.gate) for suite, item in firsts.items()}
+
     def _ran_alone(self, items: Iterable[pytest.Item]) -> list[list[Any]]:
         window = self.config.pluginmanager.get_plugin(WINDOW)
         return [list(each) for each in window.ran_alone(items)] if isinstance(window, Window) else []
@@ -244,6 +258,7 @@ class TrialRunner:
             split=case.split,
             tags=case.tags,
             must_pass=case.must_pass,
+            quarantine="" if case.quarantine is None else case.quarantine.reason,
             number=number_of(item),
             outcome="not_run",
             input_fingerprint="" if self.settings.export is None else fingerprint(case),
@@ -273,7 +288,7 @@ class TrialRunner:
             outcome=outcome,
             reason=reason,
             # Here, because only this process knows the keys that its clients have sent.
-            output=None if (output := _output_text(trial)) is None else self._redact(output),
+            output=_output_text(trial, self._redact),
             scores=tuple(dataclasses.replace(score, reason=self._redact(score.reason)) for score in trial.scores),
             calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls)),
             duration_s=duration_s,
@@ -328,7 +343,7 @@ def _without_texts(call: Call) -> Call:
     return dataclasses.replace(call, messages=(), tools=(), answer=None)
 
 
-def _output_text(trial: Trial) -> str | None:
+def _output_text(trial: Trial, redact: Callable[[str], str]) -> str | None:
     if not trial.has_output:
         return None
     if isinstance(trial.output, str):
@@ -338,7 +353,7 @@ def _output_text(trial: Trial) -> str | None:
             text = json.dumps(trial.output, ensure_ascii=False, sort_keys=True)
         except (TypeError, ValueError, RecursionError):
             text = repr(trial.output)
-    return text[:MAX_OUTPUT].encode("utf-8", "backslashreplace").decode()
+    return redact(text)[:MAX_OUTPUT].encode("utf-8", "backslashreplace").decode()  # a key that is cut in two would not be known any more
 
 
 def _set_properties(item: pytest.Item, record: TrialRecord) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import shlex
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pytest_touchstone.report.model import Cost, SuiteTally, Tally, Totals
-    from pytest_touchstone.trial import Call, Score, Trial
+    from pytest_touchstone.trial import Call, Score, Trial, TrialRecord
 
 Style = Literal["", "bold", "dim", "green", "red", "yellow"]
 
@@ -60,6 +61,8 @@ def trial_block(trial: Trial, *, full: bool = False) -> list[Line]:
     """
     case = trial.case
     facts = [f"split {case.split}", *([f"tags {', '.join(case.tags)}"] if case.tags else []), *(["must pass"] if case.must_pass else [])]
+    if case.quarantine is not None:
+        facts.append(f"quarantined until {case.quarantine.until}: {case.quarantine.reason}")
     lines = [Line("bold", f"case {visible(case.id)} ({visible(case.source)})"), Line("dim", f"  {visible('; '.join(facts))}")]
     lines += _section("input", [Line("", line) for line in _text_lines(_shown(case.input))], full=full)
     lines += _output_sections(trial, full=full)
@@ -95,6 +98,31 @@ def call_lines(suites: Sequence[SuiteTally]) -> list[Line]:
     lines = [Line("", _sum_text(name, part)) for name, part in sums]
     # The last line is the sum of all: there the reasons are given once.
     return [*lines[:-1], Line("", lines[-1].text + unpriced_note(sums[-1][1].cost))] if lines else []
+
+
+def quarantine_lines(records: Iterable[TrialRecord], *, reasons: bool = False) -> list[Line]:
+    """How many cases are in quarantine and how many of them did not pass, in one line; with `reasons` each of them in a line of its own.
+
+    Nothing where no case is.
+    """
+    cases: defaultdict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        if record.quarantine:
+            cases[record.suite, record.case_id].append(record)
+    if not cases:
+        return []
+    failed = sum(any(record.outcome != "passed" for record in of_case) for of_case in cases.values())
+    count = f"{len(cases):,} {'case' if len(cases) == 1 else 'cases'}"
+    more = "" if reasons else " (-v says why)"
+    lines = [Line("", f"quarantined: {count}, {failed:,} of them did not pass{more}")]
+    return [*lines, *(Line("dim", f"  {_quarantined(of_case)}") for of_case in cases.values())] if reasons else lines
+
+
+def _quarantined(of_case: Sequence[TrialRecord]) -> str:
+    outcomes = Counter(record.outcome for record in of_case)
+    counted = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in sorted(outcomes.items()))
+    first = of_case[0]
+    return f"{shorten(first.suite, MAX_WIDTH)} {shorten(first.case_id)} ({counted}): {shorten(first.quarantine, MAX_WIDTH)}"
 
 
 def further_failures(further: Mapping[str, Sequence[Failure]], *, width: int) -> list[Line]:

@@ -1,0 +1,75 @@
+"""Failures that decide nothing by themselves: known ones, flips that the gate decides together, and quarantined cases."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pytest_touchstone.trial import TrialRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from pytest_touchstone.baseline_syrupy import BaselineExtension, BaselineFiles
+    from pytest_touchstone.gate import Evidence
+    from pytest_touchstone.settings import GateSettings
+
+EXCUSES_GIVEN = "touchstone-excuses"
+
+
+class Excuses:
+    """Has failures that decide nothing by themselves not fail the run: each process that runs tests looks into the baseline for itself."""
+
+    def __init__(self, config: pytest.Config, settings: GateSettings) -> None:
+        """Read nothing yet; where each failure counts, and where a new baseline is accepted, quarantine is the only excuse."""
+        self._rootdir = config.rootpath
+        self._by_baseline = settings.mode == "regression" and not getattr(config.option, "update_snapshots", False)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Report an excused failure as pytest reports an expected one."""
+        report = yield
+        data: dict[str, Any] | None = getattr(report, "touchstone", None)
+        if data is None or not report.failed or data["record"]["outcome"] != "failed":
+            return report
+        excuse = self._excuse(item, TrialRecord.from_dict(data["record"]))
+        if excuse is not None:
+            data["excused"], report.wasxfail = excuse
+            report.outcome = "skipped"
+        return report
+
+    def _excuse(self, item: pytest.Item, record: TrialRecord) -> tuple[str, str] | None:
+        if record.must_pass:
+            return None
+        if record.quarantine:
+            return "quarantined", f"quarantined: {record.quarantine}"
+        from pytest_touchstone.gate import compare, evidence
+
+        before = self._before(item, record) if self._by_baseline else None
+        if before is None or compare(before, evidence([record])[record.case_id]).difference is None:
+            return None
+        if not before.passes:
+            return "known", "it failed in the baseline too"
+        if before.flaky:
+            return "flaky", f"it passed {before.passes} of {before.trials} times in the baseline; the gate decides over all cases together"
+        return "worse", "it passed in the baseline; the gate decides over all cases together"
+
+    def _before(self, item: pytest.Item, record: TrialRecord) -> Evidence | None:
+        from syrupy.location import PyTestLocation
+
+        from pytest_touchstone.baseline import entry_name, test_of
+
+        files, extension = self._baselines
+        path = Path(extension.get_location(test_location=PyTestLocation(cast("Any", item)), index=0))
+        entry = files.entries(path).get(entry_name(test_of(record.suite), record.case_id))
+        return None if entry is None else entry.evidence
+
+    @functools.cached_property
+    def _baselines(self) -> tuple[BaselineFiles, type[BaselineExtension]]:
+        from pytest_touchstone.baseline_syrupy import BaselineExtension, BaselineFiles
+
+        files = BaselineFiles(self._rootdir)
+        return files, BaselineExtension.of(files)
