@@ -49,7 +49,7 @@ RULE_WORDS = {
 def example():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLE)
-        names = ("data.make_cases", "data.phrases", "data.tickets", "model.make_model")
+        names = ("data.make_cases", "data.phrases", "data.tickets", "model.make_model", "support.prompt")
         yield SimpleNamespace(**{name.partition(".")[2]: importlib.import_module(name) for name in names})
     for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
@@ -219,9 +219,12 @@ def entries(name):
     return [json.loads(line) for line in lines[1:]]
 
 
-def test_every_triage_case_is_recorded_once(cases):
-    recorded = [entry["request"]["body"]["json"]["messages"][-1]["content"] for entry in entries("test_triage.jsonl")]
-    assert sorted(recorded) == sorted(case["input"] for case in cases)
+def test_every_triage_case_is_recorded_once_with_each_prompt(cases, example):
+    asked = [entry["request"]["body"]["json"]["messages"] for entry in entries("test_triage.jsonl")]
+    for prompt in (example.prompt.TRIAGE, example.prompt.CARELESS_TRIAGE):
+        recorded = [messages[-1]["content"] for messages in asked if messages[0]["content"] == prompt]
+        assert sorted(recorded) == sorted(case["input"] for case in cases)
+    assert len(asked) == 2 * len(cases)
 
 
 def test_recorded_replies_say_that_they_were_written_by_hand():
@@ -233,4 +236,4 @@ def test_recorded_replies_say_that_they_were_written_by_hand():
 
 
 def test_recordings_are_small():
-    assert sum(path.stat().st_size for path in RECORDINGS.iterdir()) < 1_000_000
+    assert sum(path.stat().st_size for path in RECORDINGS.iterdir()) < 1_200_000

@@ -1,6 +1,7 @@
 """Record the triage suite anew from the model in models/triage-base: `python -m recordings.record_triage`, from the folder above this one.
 
-Starts `transformers serve` on a free port of this machine, runs the suite against it, and stops it; the old recordings are deleted first.
+Starts `transformers serve` on a free port of this machine, runs the suite against it with each of the two prompts, and stops it; the old
+recordings are deleted first.
 The server's log is models/serve.log. Where torch lives in an environment of
 its own, name its command: `--serve ~/torch/bin/transformers`.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parent.parent
 MODEL = "models/triage-base"
+PROMPTS = ("", "careless")
 LOG = PROJECT / "models" / "serve.log"
 RECORDING = PROJECT / "evals" / "__recordings__" / "test_triage.jsonl"
 STARTS_WITHIN_S = 120.0
@@ -46,15 +48,20 @@ def serving(command: str, model: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Record the suite; failing cases are expected and recorded like any other."""
+    """Record the suite with both prompts; failing cases are expected and recorded like any other."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--serve", default="transformers", metavar="COMMAND", help="the transformers command (default: %(default)s)")
     command = parser.parse_args().serve
     with serving(command, MODEL) as url:
         RECORDING.unlink(missing_ok=True)
-        pytest = [sys.executable, "-m", "pytest", "--llm-eval", "--llm-record", "all", "-q", "--tb=no", "evals/test_triage.py"]
-        done = subprocess.run(pytest, cwd=PROJECT, env={**os.environ, "SUPPORT_BASE_URL": url}, check=False)  # noqa: S603 - as above
-    return 0 if done.returncode in {0, TESTS_FAILED} else done.returncode
+        statuses = [_record(url, prompt) for prompt in PROMPTS]
+    return next((status for status in statuses if status not in {0, TESTS_FAILED}), 0)
+
+
+def _record(url: str, prompt: str) -> int:
+    pytest = [sys.executable, "-m", "pytest", "--llm-eval", "--llm-record", "missing", "-q", "--tb=no", "evals/test_triage.py"]
+    environment = {**os.environ, "SUPPORT_BASE_URL": url, "SUPPORT_TRIAGE_PROMPT": prompt}
+    return subprocess.run(pytest, cwd=PROJECT, env=environment, check=False).returncode  # noqa: S603 - as above
 
 
 def _free_port() -> int:

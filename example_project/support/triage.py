@@ -7,7 +7,7 @@ from functools import cache
 
 from openai import OpenAI
 
-from support.prompt import TRIAGE
+from support.prompt import CARELESS_TRIAGE, TRIAGE
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
 DEFAULT_MODEL = "models/triage-base"
@@ -17,6 +17,10 @@ LONGEST_ANSWER = 64
 @cache
 def _client() -> OpenAI:
     return OpenAI(base_url=os.environ.get("SUPPORT_BASE_URL", DEFAULT_URL), api_key=os.environ.get("SUPPORT_API_KEY", "none-needed"))
+
+
+def _prompt() -> str:
+    return CARELESS_TRIAGE if os.environ.get("SUPPORT_TRIAGE_PROMPT") == "careless" else TRIAGE
 
 
 def triage(ticket: str) -> str:
@@ -29,7 +33,7 @@ def triage(ticket: str) -> str:
     """
     answer = _client().chat.completions.create(
         model=os.environ.get("SUPPORT_MODEL", DEFAULT_MODEL),
-        messages=[{"role": "system", "content": TRIAGE}, {"role": "user", "content": ticket}],
+        messages=[{"role": "system", "content": _prompt()}, {"role": "user", "content": ticket}],
         max_tokens=LONGEST_ANSWER,
         temperature=0,
     )

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pytest_touchstone.cases import describe, did_you_mean, shown
 from pytest_touchstone.errors import Fault
-from pytest_touchstone.golden_yaml import Lines, YamlTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from pytest_touchstone.golden_yaml import Lines
 
 MIB = 2**20
 MAX_YAML_BYTES = 16 * MIB  # a YAML tree takes about a hundred times its file in memory
@@ -192,6 +193,8 @@ def _yaml(path: Path, place: str) -> Iterator[Item]:
     if isinstance(text, Fault):
         yield text
         return
+    from pytest_touchstone.golden_yaml import YamlTree  # PyYAML takes its time to import
+
     tree = YamlTree(place)
     root = tree.read(text)
     yield from tree.faults if tree.broken else _in_line_order(tree.faults, _document(place, root, tree.lines))

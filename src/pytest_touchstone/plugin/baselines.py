@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_touchstone.trial import TrialRecord
 
 BASELINES = "touchstone-baselines"
+GATE = "touchstone-gate"
 MAX_NAMED = 20
 ORDER: tuple[Status, ...] = ("worse", "better", "flaky", "same", "new", "removed", "changed_case", "changed_judge", "unscored")
 
@@ -279,7 +280,8 @@ class Baselines:
             counted["removed"] += self._gone
         if counted.total():
             yield ("red" if counted["worse"] else ""), _counts(counted)
-        yield from _named("red", "worse", [held.passed for held in self._compared if held.change.status == "worse"])
+        if not self.config.pluginmanager.has_plugin(GATE):  # which names them with all that it has to say
+            yield from _named("red", "worse", [held.passed for held in self._compared if held.change.status == "worse"])
         new = [held.name for held in self._compared if held.change.status == "new"]
         if new:
             yield "", f"not in the baseline: {_listed(new)}; --snapshot-update accepts them"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pytest_touchstone.report.terminal import Style
     from pytest_touchstone.settings import GateSettings
 
-GATE = "touchstone-gate"
 # The statuses that a decision may take the place of: all is well, or trials failed, broke or were left out.
 DECIDABLE = frozenset({pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, ExitStatus.ERRORS, ExitStatus.UNSCORED, ExitStatus.BUDGET})
 STYLES: dict[str, Style] = {"passed": "green", "regressed": "red", "undecided": "yellow"}
