@@ -254,9 +254,11 @@ class RunSession:
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, Any] | None:
         """Tell errors and unscored trials from failures."""
         data: dict[str, Any] | None = getattr(report, "touchstone", None)
-        if data is not None and data["excused"]:
+        if data is None:
+            return None
+        if data.get("excused"):  # a report that pytest-rerunfailures sends ahead has nothing of the sort
             return EXCUSES[data["excused"]]
-        if data is None or not report.failed:
+        if not report.failed:
             return None
         if data["record"]["outcome"] == "error":
             return "error", "E", "ERROR"
