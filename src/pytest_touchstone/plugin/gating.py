@@ -95,7 +95,7 @@ class Gate:
 
     def _decide(self) -> None:
         baseline, run = self._sides()
-        for suite in run.keys() - baseline.keys():
+        for suite in sorted(run.keys() - baseline.keys()):
             self._say("yellow", f"{suite} has no baseline, so its failures fail the run; --snapshot-update accepts one")
         run = {suite: run.get(suite, {}) for suite in baseline}
         if not baseline:

@@ -28,6 +28,7 @@ from pytest_touchstone.recording.guard import PlaceholderKeys
 from pytest_touchstone.recording.key import KeyRules
 from pytest_touchstone.recording.recorder import Recorder
 from pytest_touchstone.report.model import summarize
+from pytest_touchstone.report.repeats import repeat_lines
 from pytest_touchstone.report.terminal import Line, call_lines, from_pairs, plain, quarantine_lines, summary_table
 from pytest_touchstone.settings import ExitStatus
 from pytest_touchstone.text import visible
@@ -247,8 +248,8 @@ class RunSession:
         if "block" in data:
             report.longrepr = _representation(data, report.longrepr)  # type: ignore[assignment]
         # The terminal reporter keeps every report to the end, and what it needs of this one is little.
-        kept = {"record": {name: data["record"][name] for name in KEPT}, "excused": data.get("excused")}
-        report.touchstone = kept  # type: ignore[attr-defined]
+        kept = {"record": {name: data["record"][name] for name in KEPT}}
+        report.touchstone = {**kept, "excused": data["excused"]} if "excused" in data else kept  # type: ignore[attr-defined]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, Any] | None:
@@ -310,7 +311,9 @@ class RunSession:
         suites = summarize(self.in_order())
         terminalreporter.write_sep("=", "golden cases")
         verbose = self.config.get_verbosity() > 0
-        table = [*summary_table(suites, all_tags=verbose), *call_lines(suites), *quarantine_lines(self.in_order(), reasons=verbose)]
+        records = self.in_order()
+        table = [*summary_table(suites, all_tags=verbose), *call_lines(suites), *repeat_lines(records, every=verbose)]
+        table += quarantine_lines(records, reasons=verbose)
         write_lines(terminalreporter, [*table, *self._expected_note(), *self._alone_notes(), *self.notes])
 
     def in_order(self) -> list[TrialRecord]:
