@@ -1039,7 +1039,8 @@ def test_it(case):
         result = runner.run("--llm-eval", "--llm-repeat", "3", "--llm-limit", "2")
         all_pass(result, 6)
         assert whole_journal(pytester) == [f"c{i} {number}" for i in range(2) for number in (1, 2, 3)]
-        result.stdout.fnmatch_lines(["test_suite.py::test_it: 2 cases tried 3 times: pass@3 100.0%, pass^3 100.0%; none is flaky"])
+        said = "test_suite.py::test_it: 2 cases tried 3 times: pass@3 100.0%, pass^3 100.0%; none is flaky"
+        result.stdout.fnmatch_lines(["suite * trials  passed *", "test_suite.py::test_it * 6 * 6 *", said])
 
     def test_names_tell_the_trials_apart(self, pytester, suite):
         suite("@pytest.mark.golden(CASES[:2])\ndef test_it(case):\n    pass\n")

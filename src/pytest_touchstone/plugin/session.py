@@ -308,11 +308,12 @@ class RunSession:
         self._print_table(terminalreporter)
 
     def _print_table(self, terminalreporter: pytest.TerminalReporter) -> None:
-        suites = summarize(self.in_order())
+        records = self.in_order()
+        suites = summarize(records)
         terminalreporter.write_sep("=", "golden cases")
         verbose = self.config.get_verbosity() > 0
-        records = self.in_order()
-        table = [*summary_table(suites, all_tags=verbose), *call_lines(suites), *repeat_lines(records, every=verbose)]
+        counted = "trials" if any(record.number > 1 for record in records) else "cases"
+        table = [*summary_table(suites, all_tags=verbose, counted=counted), *call_lines(suites), *repeat_lines(records, every=verbose)]
         table += quarantine_lines(records, reasons=verbose)
         write_lines(terminalreporter, [*table, *self._expected_note(), *self._alone_notes(), *self.notes])
 

@@ -40,7 +40,7 @@ MAX_DIFF_LINES = 2_000
 DIFF_CONTEXT = 2
 MAX_REASONS = 2
 MIN_REASON = 40
-COLUMNS = ("suite", "cases", "passed", "failed", "error", "unscored", "not run", "pass rate")
+OUTCOME_COLUMNS = ("passed", "failed", "error", "unscored", "not run", "pass rate")
 CALL_COLUMNS = ("calls", "tokens in", "out", "cost")
 JUDGE_COLUMN = "judge cost"
 
@@ -71,10 +71,13 @@ def trial_block(trial: Trial, *, full: bool = False) -> list[Line]:
     return lines
 
 
-def summary_table(suites: Sequence[SuiteTally], *, all_tags: bool = False) -> list[Line]:
-    """The table of suites and tags; tags beyond the twentieth of a suite are counted, not shown, unless `all_tags`."""
+def summary_table(suites: Sequence[SuiteTally], *, all_tags: bool = False, counted: str = "cases") -> list[Line]:
+    """The table of suites and tags; tags beyond the twentieth of a suite are counted, not shown, unless `all_tags`.
+
+    `counted` says what the numbers count: `trials` where cases were tried several times.
+    """
     extra = _extra_columns(suites)
-    rows: list[tuple[Style, list[str]]] = [("bold", [*COLUMNS, *extra])]
+    rows: list[tuple[Style, list[str]]] = [("bold", ["suite", counted, *OUTCOME_COLUMNS, *extra])]
     notes: dict[int, str] = {}
     for suite in suites:
         rows.append((_tally_style(suite.suite), _tally_row(suite.suite, extra)))
