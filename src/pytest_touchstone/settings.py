@@ -81,7 +81,8 @@ class Settings:
 
     `split` and `limit` select cases (None: all); `limit` counts per golden marker.
     `concurrency` is how many bodies run at once (>= 1), over all processes of the run; `timeout_s` bounds one body in seconds, None for no
-    bound; `repeat` is how often each case is tried (>= 1); `alone_fixtures` names fixtures whose tests run alone.
+    bound; `repeat` is how often each case is tried (>= 1), None where markers say it; `alone_fixtures` names fixtures whose tests run
+    alone.
     `record` is the recording mode, `record_ignore` the paths of JSON body fields that do not tell requests apart.
     `allow_hosts` are host names that replay mode may still reach.
     `export` is the folder that receives training data, None for no export.
@@ -97,7 +98,7 @@ class Settings:
     limit: int | None = None
     concurrency: int = 16
     timeout_s: float | None = None
-    repeat: int = 1
+    repeat: int | None = None
     alone_fixtures: tuple[str, ...] = ()
     record: RecordMode = "missing"
     record_ignore: tuple[tuple[str, ...], ...] = ()

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_touchstone.errors import GoldenError
 from pytest_touchstone.golden import Fields, Golden, load
+from pytest_touchstone.plugin.repeats import repeat_of
 from pytest_touchstone.plugin.selection import deselect
 from pytest_touchstone.settings import SPLITS, Settings
 
@@ -53,7 +54,7 @@ class GoldenCollector:
         golden = self._load(marker, metafunc.definition)
         self.holdout.update({case.content_hash: case for case in golden.holdout})
         # Each case once, then each again: what stops the run early leaves as many cases as possible tried.
-        numbers = range(1, self.settings.repeat + 1)
+        numbers = range(1, repeat_of(metafunc.definition, self.settings.repeat).times + 1)
         attempts = [Attempt(case=case, number=number) for number in numbers for case in golden.cases]
         ids = [_numbered(id_, number) for number in numbers for id_ in test_ids(golden.cases)]
         metafunc.parametrize("case", attempts, indirect=True, ids=ids)

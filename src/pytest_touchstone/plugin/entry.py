@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", GOLDEN_MARKER)
     config.addinivalue_line("markers", ALONE_MARKER)
     config.addinivalue_line("markers", GATE_MARKER)
+    config.addinivalue_line("markers", REPEAT_MARKER)
     _keep_baselines_from_syrupy(config)
     if config.getoption("llm_eval"):
         from pytest_touchstone.plugin.session import register
@@ -91,3 +92,4 @@ GATE_MARKER = (
     "llm_gate(alpha=0.01, margin=0, min_cases=1, min_pass_rate=None, max_mean_cost_increase=None, max_p95_latency_increase=None, "
     "sided='one', undecided='warn', suspicious=0.2): what --llm-gate regression holds this golden test to"
 )
+REPEAT_MARKER = "llm_repeat(n, require='all'): try each case of this golden test n times; 'all', 'any' or a number of them have to pass"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pytest_touchstone.plugin.repeats import repeat_of
 from pytest_touchstone.trial import TrialRecord
 
 if TYPE_CHECKING:
@@ -15,18 +16,24 @@ if TYPE_CHECKING:
 
     from pytest_touchstone.baseline_syrupy import BaselineExtension, BaselineFiles
     from pytest_touchstone.gate import Evidence
-    from pytest_touchstone.settings import GateSettings
+    from pytest_touchstone.settings import GateSettings, Settings
 
 EXCUSES_GIVEN = "touchstone-excuses"
+
+
+def is_held_against_baseline(config: pytest.Config, settings: GateSettings) -> bool:
+    """Whether the baseline decides what fails this run: not where a new one is being accepted."""
+    return settings.mode == "regression" and not getattr(config.option, "update_snapshots", False)
 
 
 class Excuses:
     """Has failures that decide nothing by themselves not fail the run: each process that runs tests looks into the baseline for itself."""
 
-    def __init__(self, config: pytest.Config, settings: GateSettings) -> None:
-        """Read nothing yet; where each failure counts, and where a new baseline is accepted, quarantine is the only excuse."""
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        """Read nothing yet; where each failure counts, and where a new baseline is accepted, the baseline excuses nothing."""
         self._rootdir = config.rootpath
-        self._by_baseline = settings.mode == "regression" and not getattr(config.option, "update_snapshots", False)
+        self._repeat = settings.repeat
+        self._by_baseline = is_held_against_baseline(config, settings.gate)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -46,9 +53,16 @@ class Excuses:
             return None
         if record.quarantine:
             return "quarantined", f"quarantined: {record.quarantine}"
+        return self._beside_baseline(item, record) if self._by_baseline else self._beside_other_trials(item)
+
+    def _beside_other_trials(self, item: pytest.Item) -> tuple[str, str] | None:
+        repeat = repeat_of(item, self._repeat)
+        return ("tried", f"{repeat.needed} of {repeat.times} trials of its case have to pass") if repeat.needed < repeat.times else None
+
+    def _beside_baseline(self, item: pytest.Item, record: TrialRecord) -> tuple[str, str] | None:
         from pytest_touchstone.gate import compare, evidence
 
-        before = self._before(item, record) if self._by_baseline else None
+        before = self._before(item, record)
         if before is None or compare(before, evidence([record])[record.case_id]).difference is None:
             return None
         if not before.passes:

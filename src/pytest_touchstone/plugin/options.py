@@ -60,7 +60,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--llm-repeat",
         type=positive,
         metavar="N",
-        help="Try each case N times; the k-th trial replays the k-th recorded answers. Default: 1. Example: --llm-repeat 5",
+        help="Try each case N times; the k-th trial replays the k-th recorded answers. Default: as often as the marker llm_repeat says, "
+        "else once. Example: --llm-repeat 5",
     )
     group.addoption(
         "--llm-record",
@@ -180,7 +181,7 @@ def read_settings(config: pytest.Config) -> Settings:
         limit=option.llm_limit,
         concurrency=option.llm_concurrency or _whole_number(config, "llm_concurrency"),
         timeout_s=_timeout(config),
-        repeat=option.llm_repeat or 1,
+        repeat=option.llm_repeat,
         alone_fixtures=tuple(config.getini("llm_alone_fixtures")),
         record=record_mode(config, config.option),
         record_ignore=tuple(_paths(config)),

@@ -13,12 +13,13 @@ from pytest_touchstone.errors import ExportError, TouchstoneError
 from pytest_touchstone.files import keep_out_of_git
 from pytest_touchstone.plugin.bodies import current_body
 from pytest_touchstone.plugin.collect import GoldenCollector
-from pytest_touchstone.plugin.excuses import EXCUSES_GIVEN, Excuses
+from pytest_touchstone.plugin.excuses import EXCUSES_GIVEN, Excuses, is_held_against_baseline
 from pytest_touchstone.plugin.extent import EXTENT, Extent
 from pytest_touchstone.plugin.limits import LIMITS, Limits
 from pytest_touchstone.plugin.options import read_settings, record_mode
 from pytest_touchstone.plugin.plan import PLAN, Planner
 from pytest_touchstone.plugin.progress import PROGRESS, ProgressLine
+from pytest_touchstone.plugin.repeats import missed
 from pytest_touchstone.plugin.shares import make_scheduler, share_of
 from pytest_touchstone.plugin.store import STORE, RunKeeper, secrets_of
 from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
@@ -49,6 +50,7 @@ EXCUSES = {
     "known": ("known", "k", ("KNOWN", {"yellow": True})),
     "worse": ("worse", "w", ("WORSE", {"red": True})),
     "flaky": ("flaky", "f", ("FLAKY", {"yellow": True})),
+    "tried": ("tried", "t", ("TRIED", {"yellow": True})),
     "quarantined": ("quarantined", "q", ("QUARANTINED", {"yellow": True})),
 }
 SHOWN_EXCUSES = ("worse", "flaky")
@@ -92,7 +94,7 @@ def _register_runner(config: pytest.Config, settings: Settings, recorder: Record
     config.pluginmanager.register(collector, "touchstone-collect")
     runner = TrialRunner(config, settings, recorder, collector)
     config.pluginmanager.register(runner, RUNNER)
-    config.pluginmanager.register(Excuses(config, settings.gate), EXCUSES_GIVEN)
+    config.pluginmanager.register(Excuses(config, settings), EXCUSES_GIVEN)
     window = Window(
         config,
         width=share_of(settings.concurrency, config),
@@ -200,6 +202,7 @@ class RunSession:
         self.records: dict[str, TrialRecord] = {}
         self.holdout: set[str] = set()
         self.marked: dict[str, dict[str, Any]] = {}
+        self.needed: dict[str, int] = {}
         self.died: dict[str, str] = {}
         self.alone: list[list[Any]] = []
         self.window_note = ""
@@ -280,6 +283,11 @@ class RunSession:
         if self.config.getoption("collectonly"):
             return
         self.notes += [Line("yellow", line) for line in self.limits.lines()]
+        missing = [] if is_held_against_baseline(self.config, self.settings.gate) else list(missed(self.in_order(), self.needed))
+        self.notes += [Line("red", line) for line in missing]
+        if missing and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.plain_failures += len(missing)
         failed = self._step("recordings", self._merge_recordings)
         if self.settings.export is not None:
             failed |= self._step("export", self._export)
@@ -341,6 +349,7 @@ class RunSession:
                 self.planned.setdefault(data["nodeid"], TrialRecord.from_dict(data))
             self.holdout.update(plan["holdout"])
             self.marked.update(plan["marked"])
+            self.needed.update(plan["needed"])
             self.alone = plan["alone"]
             self.window_note = plan["note"]
 

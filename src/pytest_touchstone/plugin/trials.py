@@ -18,6 +18,8 @@ from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerpri
 from pytest_touchstone.plugin.gate_options import MARKER as GATE_MARKER
 from pytest_touchstone.plugin.gate_options import marked_policy
 from pytest_touchstone.plugin.outcome import make_skipped, outcome_of, reason_of
+from pytest_touchstone.plugin.repeats import MARKER as REPEAT_MARKER
+from pytest_touchstone.plugin.repeats import repeat_of
 from pytest_touchstone.plugin.tracebacks import error_repr, make_safe
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.recorder import Owner
@@ -100,7 +102,14 @@ class TrialRunner:
         trials = [self._planned(item, case).to_dict() for item in session.items if (case := case_of(item)) is not None]
         alone = self._ran_alone(session.items) if self.config.get_verbosity() > 0 else []
         marked = self._marked(session.items)
-        self.plan = {"trials": trials, "alone": alone, "holdout": self.collector.holdout_fingerprints(), "marked": marked}
+        needed = self._needed(session.items)
+        self.plan = {
+            "trials": trials,
+            "alone": alone,
+            "holdout": self.collector.holdout_fingerprints(),
+            "marked": marked,
+            "needed": needed,
+        }
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
@@ -228,6 +237,12 @@ class TrialRunner:
         """What the markers of each suite say of its gate."""
         firsts = {suite_of(item): item for item in items if case_of(item) is not None and item.get_closest_marker(GATE_MARKER)}
         return {suite: marked_policy(item, self.settings.gate) for suite, item in firsts.items()}
+
+    def _needed(self, items: Iterable[pytest.Item]) -> dict[str, int]:
+        """How many trials of each case have to pass, by suite, where that is not all of them."""
+        firsts = {suite_of(item): item for item in items if case_of(item) is not None and item.get_closest_marker(REPEAT_MARKER)}
+        repeats = {suite: repeat_of(item, self.settings.repeat) for suite, item in firsts.items()}
+        return {suite: repeat.needed for suite, repeat in repeats.items() if repeat.needed < repeat.times}
 
     def _ran_alone(self, items: Iterable[pytest.Item]) -> list[list[Any]]:
         window = self.config.pluginmanager.get_plugin(WINDOW)
