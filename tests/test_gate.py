@@ -258,6 +258,12 @@ def test_a_suite_too_small_to_tell_is_undecided_where_it_fell_and_passed_where_i
     assert [decide(*flips(size, 0, 0)).result for size in (6, 7)] == ["undecided", "regressed"]
 
 
+def test_a_single_case_is_told_in_the_singular():
+    suite = only(decide(*flips(1, 0, 0)))
+    assert texts(suite) == ["undecided by paired_test: too few cases to tell: even if it got worse, that could be chance"]
+    assert suite.why_unknown == "1 case cannot show a drop: even if all got worse, that could be chance"
+
+
 def test_a_suite_too_small_to_tell_needs_no_second_stage():
     assert suspicious(*flips(6, 0, 0)) == ()
     assert suspicious(*flips(6, 0, 1)) == (SUITE,)

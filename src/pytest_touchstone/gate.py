@@ -694,7 +694,8 @@ class _Draft:
                 text = f"neither is a drop beyond the margin of {margin} shown, nor that there is none; more cases or trials would tell"
                 yield Reason(rule="margin", effect="undecided", text=text)
         elif self.fell and self._too_small(tests):
-            text = f"too few cases to tell: even if all {len(self.pairs):,} got worse, that could be chance"
+            all_ = f"all {len(self.pairs):,}" if len(self.pairs) > 1 else "it"
+            text = f"too few cases to tell: even if {all_} got worse, that could be chance"
             yield Reason(rule="paired_test", effect="undecided", text=text)
         elif self._doubtful:
             text = f"that may be chance, or not: {self._chance(self.p)}; more cases or trials would tell"

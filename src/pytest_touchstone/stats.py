@@ -629,7 +629,7 @@ def smallest_drop_flips(
         return ((z_alpha * math.sqrt(flips) + z_power * math.sqrt(max(0.0, flips - drop * drop))) / drop) ** 2 - n
 
     if needed > n or lacking(1.0) > 0:
-        return Unknown(reason=f"{n} cases cannot show a drop: even if all got worse, that could be chance")
+        return Unknown(reason=f"{n} {'case' if n == 1 else 'cases'} cannot show a drop: even if all got worse, that could be chance")
     return max(needed / n, _bisect(lacking, 1.0, TIE))
 
 
