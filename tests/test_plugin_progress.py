@@ -319,7 +319,7 @@ def in_terminal(folder, *args):
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    command = [sys.executable, "-m", "pytest", "--color=no", "--llm-eval", "--llm-show=1", "-p", "no:randomly", *args]
+    command = [sys.executable, "-m", "pytest", "--color=no", "--llm-eval", "--llm-show=1", "--llm-store=off", "-p", "no:randomly", *args]
     with subprocess.Popen(command, cwd=folder, stdin=slave, stdout=slave, env={**environment, "TERM": "xterm"}):
         os.close(slave)
         received = bytearray()
