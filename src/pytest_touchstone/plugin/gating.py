@@ -14,6 +14,7 @@ from pytest_touchstone.plugin.gate_options import policy_of
 from pytest_touchstone.plugin.summary import write_lines
 from pytest_touchstone.report.terminal import Line
 from pytest_touchstone.settings import ExitStatus
+from pytest_touchstone.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -107,7 +108,7 @@ class Gate:
             self._say(styles[0] if styles else "", line)
 
     def _say(self, style: Style, text: str) -> None:
-        self._lines.append(Line(style, text))
+        self._lines.append(Line(style, visible(text)))
 
     def _sides(self) -> tuple[dict[str, Mapping[str, Evidence]], dict[str, Mapping[str, Evidence]]]:
         baselines = self.config.pluginmanager.get_plugin(BASELINES)
