@@ -22,7 +22,6 @@ from pytest_touchstone.baseline import (
     parse_baseline,
     read_baseline,
     score_stats,
-    short_commit,
     suite_of,
     test_of,
     why_not_accepted,
@@ -200,7 +199,7 @@ def test_what_may_not_become_a_baseline(fields, reason):
     ],
 )
 def test_the_commit_is_short_and_says_where_files_differ(checkout, commit):
-    assert short_commit(checkout) == commit
+    assert checkout.short == commit
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,9 +13,9 @@ from pytest_touchstone import baseline
 from pytest_touchstone.baseline import BaselineEntry, baseline_path, write_baseline
 from pytest_touchstone.cases import content_hash
 from pytest_touchstone.cli import main
-from pytest_touchstone.cli_compare import POLICY
+from pytest_touchstone.gate import Policy
+from pytest_touchstone.gate_rules import RULES
 from pytest_touchstone.git import Checkout
-from pytest_touchstone.plugin import gate_options
 from pytest_touchstone.runs import RunStore
 from pytest_touchstone.trial import Score
 
@@ -350,9 +351,16 @@ class TestTheGate:
         (project.root / "pytest.ini").write_text("[pytest]\nllm_min_cases = many\n")
         assert project.refused(old.id, "latest") == "llm_min_cases in pytest's configuration is 'many'; give a number"
 
-    def test_the_names_are_those_of_pytest(self):
-        ours = {name.replace("_", "-"): (field, read) for name, (field, read, _, _) in POLICY.items()}
-        assert ours == {option.name: (option.field, option.read) for option in gate_options.POLICY}
+    def test_the_names_are_those_of_pytest(self, pytester, capsys):
+        with pytest.raises(SystemExit):
+            main(["compare", "--help"])
+        ours, theirs = capsys.readouterr().out, pytester.runpytest_inprocess("--help").stdout.str()
+        fields = {field.name for field in dataclasses.fields(Policy)} - {"suspicious"}
+        assert {rule.field for rule in RULES} == fields
+        for rule in RULES:
+            assert f" --{rule.name} " in ours
+            assert f" --llm-{rule.name}=" in theirs
+            assert f" {rule.ini} (string)" in theirs
 
     def test_one_that_cannot_be_meant(self, project):
         project.add()

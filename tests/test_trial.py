@@ -18,6 +18,7 @@ from scoring_samples import any_text, json_values, trial_of
 
 from pytest_touchstone.cases import Case
 from pytest_touchstone.errors import JudgeError, NetworkBlocked, RecordingMiss, ScorerError
+from pytest_touchstone.settings import JudgeSettings
 from pytest_touchstone.trial import (
     Call,
     CheckFailed,
@@ -158,6 +159,17 @@ def test_the_trial_has_copies_of_its_own():
     assert (case.input, case.expected, case.metadata) == ({"q": 1}, [1], {"m": [1]})
     assert (trial.id, trial.reference, trial.rubric, trial.tags, trial.split, trial.number) == ("c", "r", "u", ("t",), "holdout", 1)
     assert trial.metadata["m"] == [1, 2]
+
+
+def test_a_fresh_trial_has_the_settings_and_nothing_that_was_done():
+    settings, registry = JudgeSettings(model="openai:gpt-test"), {"mine": lambda trial: True}
+    trial = Trial(Case(id="a", input="x"), number=3, judge_settings=settings, registry=registry, redact=str.upper)
+    trial.output = "said"
+    trial.score("mine")
+    other = Case(id="b", input="y")
+    for fresh, case in ((trial.fresh(), trial.case), (trial.fresh(other), other)):
+        assert (fresh.case, fresh.number, fresh.judge_settings, fresh.registry, fresh.redact) == (case, 3, settings, registry, str.upper)
+        assert (fresh.has_output, fresh.scores, fresh.calls, fresh.misses) == (False, [], [], [])
 
 
 def test_check_lists_every_score_in_the_order_given():

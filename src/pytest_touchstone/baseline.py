@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_touchstone.git import Checkout
     from pytest_touchstone.trial import TrialRecord
 
 T = TypeVar("T")
@@ -39,7 +38,6 @@ ABOUT = "# What was accepted of every golden case. Written by `pytest --llm-eval
 MAX_FILE = 256 * 1024 * 1024
 MAX_OUTPUT = 4_000
 MAX_FAULTS = 20
-COMMIT_LENGTH = 10
 
 # What is known of an accepted trial when it has a verdict; the others say nothing about quality.
 DECIDED = frozenset({"passed", "failed"})
@@ -161,16 +159,6 @@ def baseline_path(module: Path) -> Path:
     'evals/__snapshots__/test_shop.touchstone'
     """
     return module.parent / FOLDER / f"{module.stem}.{BASELINE_SUFFIX}"
-
-
-def short_commit(checkout: Checkout) -> str | None:
-    """The commit as entries carry it, None where git knows none.
-
-    >>> from pytest_touchstone.git import Checkout
-    >>> short_commit(Checkout(commit="3b4f2aa9c01d55e0", dirty=True))
-    '3b4f2aa9c0+'
-    """
-    return None if checkout.commit is None else f"{checkout.commit[:COMMIT_LENGTH]}{'+' if checkout.dirty else ''}"
 
 
 # From trials to entries

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_touchstone.cli_runs import add_store_option, configuration, find_store, open_store, print_json, print_lines, root_folder
 from pytest_touchstone.errors import SettingsError, StoreError
+from pytest_touchstone.gate_rules import RULES
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_touchstone.baseline import BaselineEntry
     from pytest_touchstone.gate import Decision, Evidence, Policy
+    from pytest_touchstone.gate_rules import Rule
     from pytest_touchstone.runs import Run
     from pytest_touchstone.trial import TrialRecord
 
@@ -28,18 +30,6 @@ _SIDE = (
     "the id of a run or the beginning of one; latest, or latest~1 for the one before; baseline; baseline@COMMIT; "
     "a commit, branch or tag; or a file of outputs"
 )
-
-# The options of the gate, as `--llm-*` and `llm_*` of pytest: the field of the policy, what reads it, and what the help says.
-POLICY: Mapping[str, tuple[str, Callable[[str], Any], str, str]] = {
-    "alpha": ("alpha", float, "P", "How often an unchanged app may be called regressed."),
-    "margin": ("margin", float, "POINTS", "A drop that is accepted, in percentage points."),
-    "min_cases": ("min_cases", int, "N", "Fewer cases leave a suite undecided."),
-    "min_pass_rate": ("min_pass_rate", float, "RATE", "A suite with a lower pass rate regressed."),
-    "max_cost_increase": ("max_mean_cost_increase", float, "PART", "How much the mean cost of a trial may rise: 0.2 for 20 %%."),
-    "max_latency_increase": ("max_p95_latency_increase", float, "PART", "How much the 95th percentile of latency may rise."),
-    "sided": ("sided", str, "one|two", "Whether p looks for drops alone."),
-    "undecided": ("undecided", str, "warn|fail", "Whether an undecided comparison fails."),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +69,8 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the typ
     gate = parser.add_argument_group(
         "gate", "As the options --llm-* of pytest; what is not given is that of pytest's configuration, or the default."
     )
-    for name, (_, read, metavar, effect) in POLICY.items():
-        gate.add_argument(f"--{name.replace('_', '-')}", dest=name, type=read, metavar=metavar, help=f"{effect} Default: ini llm_{name}.")
+    for rule in RULES:
+        gate.add_argument(f"--{rule.name}", type=rule.read, metavar=rule.metavar, help=f"{rule.effect} Default: ini {rule.ini}.")
     add_store_option(parser)
     parser.set_defaults(run=_compare)
 
@@ -112,20 +102,20 @@ def _policy(options: argparse.Namespace) -> Policy:
 
     configured = configuration(root_folder())
     chosen: dict[str, Any] = {}
-    for name, (field, read, _, _) in POLICY.items():
-        text, given = configured.get(f"llm_{name}"), getattr(options, name)
+    for rule in RULES:
+        text, given = configured.get(rule.ini), getattr(options, rule.key)
         if given is not None:
-            chosen[field] = given
+            chosen[rule.field] = given
         elif text not in {None, ""}:
-            chosen[field] = _read(name, read, str(text))
+            chosen[rule.field] = _read(rule, str(text))
     return Policy(**chosen)
 
 
-def _read(name: str, read: Callable[[str], Any], text: str) -> Any:  # noqa: ANN401 - a number or a word, as the policy's field
+def _read(rule: Rule, text: str) -> Any:  # noqa: ANN401 - a number or a word, as the policy's field
     try:
-        return read(text)
+        return rule.read(text)
     except ValueError:
-        msg = f"llm_{name} in pytest's configuration is {text!r}; give a number"
+        msg = f"{rule.ini} in pytest's configuration is {text!r}; give a number"
         raise SettingsError(msg) from None
 
 

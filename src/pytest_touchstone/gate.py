@@ -765,7 +765,7 @@ class _Draft:
     def _latency(self) -> Level:
         both = [pair for pair in self.pairs if pair.before.latencies_s and pair.after.latencies_s]
         sides = [pair.before.latencies_s for pair in both], [pair.after.latencies_s for pair in both]
-        before, after = (_percentile([latency for of_case in side for latency in of_case]) for side in sides)
+        before, after = (stats.percentile((latency for of_case in side for latency in of_case), LATENCY_PERCENTILE) for side in sides)
         return Level(baseline=before, run=after, cases=len(both), unknown=len(self.pairs) - len(both))
 
 
@@ -778,11 +778,6 @@ def _rate(sides: Sequence[Evidence]) -> Rate | None:
     passed = float(sum(side.rate for side in sides if side.rate is not None))
     interval = stats.wilson(passed, len(sides), level=LEVEL)
     return Rate(rate=passed / len(sides), cases=len(sides), interval=interval) if isinstance(interval, Interval) else None
-
-
-def _percentile(values: Sequence[float]) -> float | None:
-    """The smallest value that at least 95 % of the values do not exceed."""
-    return sorted(values)[math.ceil(LATENCY_PERCENTILE * len(values)) - 1] if values else None
 
 
 # In words

@@ -9,7 +9,7 @@ from pytest_touchstone.gate import Result
 from pytest_touchstone.text import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from pytest_touchstone.gate import CaseChange, Decision, Status, SuiteDecision
     from pytest_touchstone.stats import Interval
@@ -34,16 +34,21 @@ def explain(decision: Decision, *, worst: int = 10) -> list[str]:
       worse: 14 more
       known: 5 cases failed before and fail again
     """
-    lines = [line for suite in decision.suites for line in _explain_suite(suite, worst)]
-    if len(decision.suites) < 2:
-        return lines
-    results = Counter(suite.result for suite in decision.suites)
-    counts = ", ".join(f"{results[result]:,} {result}" for result in get_args(Result) if results[result])
-    return [f"{decision.result}: of {len(decision.suites):,} suites {counts}", *lines]
+    return [line for _, line in told(decision, worst=worst)]
 
 
-def _explain_suite(suite: SuiteDecision, worst: int) -> Iterable[str]:
-    yield f"{shorten(suite.suite)}: {suite.result}: {headline(suite)}"
+def told(decision: Decision, *, worst: int = 10) -> Iterator[tuple[Result | None, str]]:
+    """The lines of `explain`, each headline with the result that it says, other lines with None."""
+    if len(decision.suites) > 1:
+        results = Counter(suite.result for suite in decision.suites)
+        counts = ", ".join(f"{results[result]:,} {result}" for result in get_args(Result) if results[result])
+        yield decision.result, f"{decision.result}: of {len(decision.suites):,} suites {counts}"
+    for suite in decision.suites:
+        yield suite.result, f"{shorten(suite.suite)}: {suite.result}: {headline(suite)}"
+        yield from ((None, line) for line in _details(suite, worst))
+
+
+def _details(suite: SuiteDecision, worst: int) -> Iterator[str]:
     yield from (f"  {reason.text}" for reason in suite.reasons)
     if suite.baseline_rate and suite.run_rate and suite.difference is not None and suite.interval:
         sides = f"pass rate {suite.baseline_rate.rate:.1%} before, {suite.run_rate.rate:.1%} now"

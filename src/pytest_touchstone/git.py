@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE_S = 10.0
+SHORT_COMMIT = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,15 @@ class Checkout:
     commit: str | None = None
     dirty: bool | None = None
     branch: str | None = None
+
+    @property
+    def short(self) -> str | None:
+        """The commit in ten characters, `+` behind it where files differ from it; None where git knows none.
+
+        >>> Checkout(commit="3b4f2aa9c01d55e0", dirty=True).short
+        '3b4f2aa9c0+'
+        """
+        return None if self.commit is None else f"{self.commit[:SHORT_COMMIT]}{'+' if self.dirty else ''}"
 
 
 class CheckoutQuestion:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import secrets
 from collections import Counter, defaultdict
@@ -16,6 +15,7 @@ from pytest_touchstone.errors import StoreError
 from pytest_touchstone.git import Checkout
 from pytest_touchstone.runs_database import database
 from pytest_touchstone.runs_schema import migrate
+from pytest_touchstone.stats import percentile
 from pytest_touchstone.trial import Call, Outcome, TrialRecord, Usage
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ class Figures:
     @property
     def latency_p95(self) -> float | None:
         """The seconds within which 95 % of the trials (nearest rank) had their answers; None where none is known."""
-        ordered = sorted(self.latencies_s)
-        return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
+        return percentile(self.latencies_s, 0.95)
 
 
 def new_run(

@@ -122,6 +122,19 @@ class EProcess:
     stopped_at: int | None
 
 
+# Values
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """The smallest of the values that at least `share` (above 0, to 1) of them do not exceed: the nearest rank. None without a value.
+
+    >>> percentile([0.2, 0.9, 0.4], 0.95), percentile([], 0.95)
+    (0.9, None)
+    """
+    ordered = sorted(values)
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None
+
+
 # Rates
 
 

@@ -325,6 +325,10 @@ class Trial:
         self.has_output = True
         self._output = value
 
+    def fresh(self, case: Case | None = None) -> Trial:
+        """Another trial with the same settings and nothing done yet, of the same case or of `case`; what it does is not this one's."""
+        return Trial(case or self.case, number=self.number, judge_settings=self.judge_settings, registry=self.registry, redact=self.redact)
+
     def add_call(self, call: Call) -> None:
         """Note a call seen on the wire; judges' calls are kept apart."""
         (self.judge_calls if call.role == "judge" else self.calls).append(call)

@@ -189,7 +189,7 @@ def _as_output(trial: Trial, value: JsonValue, text: str) -> JsonValue:
 
 def _check(trial: Trial, scorer: Scorer, output: JsonValue) -> str | None:
     """An empty text where the target passes, why it does not pass, or None for a scorer that turns out to be async."""
-    fresh = Trial(trial.case, number=trial.number, judge_settings=trial.judge_settings, redact=trial.redact)
+    fresh = trial.fresh()
     fresh.output = copy.deepcopy(output)
     try:
         result = scorer(fresh)

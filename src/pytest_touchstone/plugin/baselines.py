@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_touchstone.baseline import by_suite, entry_name, entry_of, short_commit, test_of, why_not_accepted
+from pytest_touchstone.baseline import by_suite, entry_name, entry_of, test_of, why_not_accepted
 from pytest_touchstone.gate import compare, evidence
 from pytest_touchstone.git import checkout
 from pytest_touchstone.plugin.extent import EXTENT, Extent
@@ -174,7 +174,7 @@ class Baselines:
 
     @functools.cached_property
     def _commit(self) -> str | None:
-        return short_commit(checkout(self.config.rootpath))
+        return checkout(self.config.rootpath).short
 
     @property
     def _extent(self) -> Extent:

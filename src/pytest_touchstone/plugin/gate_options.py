@@ -3,112 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_touchstone.gate_rules import RULES
 from pytest_touchstone.plugin.option_values import optional, positive
 from pytest_touchstone.settings import GATE_MODES, GateSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from pytest_touchstone.gate import Policy
+    from pytest_touchstone.gate_rules import Rule
 
 MARKER = "llm_gate"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyOption:
-    """One field of the policy: `--llm-NAME`, ini `llm_NAME`, and the keyword `field` of the marker."""
-
-    name: str
-    field: str
-    read: Callable[[str], Any]
-    metavar: str
-    help: str
-    example: str
-
-    @property
-    def option(self) -> str:
-        """The command-line option."""
-        return f"--llm-{self.name}"
-
-    @property
-    def ini(self) -> str:
-        """The ini key."""
-        return f"llm_{self.name.replace('-', '_')}"
-
-
-POLICY = (
-    PolicyOption(
-        name="alpha",
-        field="alpha",
-        read=float,
-        metavar="P",
-        help="How often an unchanged app may be called regressed. Default: ini llm_alpha, else 0.01.",
-        example="0.05",
-    ),
-    PolicyOption(
-        name="margin",
-        field="margin",
-        read=float,
-        metavar="POINTS",
-        help="Accept a drop of the pass rate by up to so many points. Default: ini llm_margin, else 0.",
-        example="2",
-    ),
-    PolicyOption(
-        name="min-cases",
-        field="min_cases",
-        read=int,
-        metavar="N",
-        help="Leave a suite undecided in which fewer cases can be compared. Default: ini llm_min_cases, else 1.",
-        example="30",
-    ),
-    PolicyOption(
-        name="min-pass-rate",
-        field="min_pass_rate",
-        read=float,
-        metavar="RATE",
-        help="Call a suite regressed whose pass rate is lower. Default: ini llm_min_pass_rate, else no floor.",
-        example="0.8",
-    ),
-    PolicyOption(
-        name="max-cost-increase",
-        field="max_mean_cost_increase",
-        read=float,
-        metavar="PART",
-        help="Call a suite regressed whose mean cost of a trial rose by more than this part of the baseline's. "
-        "Default: ini llm_max_cost_increase, else no limit.",
-        example="0.2",
-    ),
-    PolicyOption(
-        name="max-latency-increase",
-        field="max_p95_latency_increase",
-        read=float,
-        metavar="PART",
-        help="Call a suite regressed whose 95th percentile of latency rose by more than this part of the baseline's. "
-        "Default: ini llm_max_latency_increase, else no limit.",
-        example="0.5",
-    ),
-    PolicyOption(
-        name="sided",
-        field="sided",
-        read=str,
-        metavar="one|two",
-        help="Test for drops alone, or for drops and gains with half of alpha each. Default: ini llm_sided, else one.",
-        example="two",
-    ),
-    PolicyOption(
-        name="undecided",
-        field="undecided",
-        read=str,
-        metavar="warn|fail",
-        help="Whether a suite that is undecided warns or fails the run. Default: ini llm_undecided, else warn.",
-        example="fail",
-    ),
-)
 
 
 def add_gate_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
@@ -128,9 +37,11 @@ def add_gate_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         "deciding. Default: ini llm_gate_stage2, else no second stage. Example: --llm-gate-stage2 4",
     )
     parser.addini("llm_gate_stage2", "How often the second stage tries each case, as --llm-gate-stage2.", default="")
-    for each in POLICY:
-        group.addoption(each.option, type=each.read, metavar=each.metavar, help=f"{each.help} Example: {each.option} {each.example}")
-        parser.addini(each.ini, f"As {each.option}.", default="")
+    for rule in RULES:
+        option = f"--llm-{rule.name}"
+        told = f"{rule.effect} Default: ini {rule.ini}, else {rule.default}. Example: {option} {rule.example}"
+        group.addoption(option, type=rule.read, metavar=rule.metavar, help=told)
+        parser.addini(rule.ini, f"As {option}.", default="")
 
 
 def read_gate(config: pytest.Config) -> GateSettings:
@@ -143,12 +54,12 @@ def read_gate(config: pytest.Config) -> GateSettings:
     if mode not in GATE_MODES:
         msg = f"ini llm_gate is {mode!r}; use one of {', '.join(GATE_MODES)}, for example llm_gate = regression"
         raise pytest.UsageError(msg)
-    given = {each.field: getattr(config.option, f"llm_{each.name.replace('-', '_')}") for each in POLICY}
+    given = {rule.field: getattr(config.option, f"llm_{rule.key}") for rule in RULES}
     gate = GateSettings(
         mode=mode,
         stage2=config.option.llm_gate_stage2 or optional(config, "llm_gate_stage2", positive, "4") or 0,
         given={field: value for field, value in given.items() if value is not None},
-        ini={each.field: _ini(config, each) for each in POLICY if config.getini(each.ini)},
+        ini={rule.field: _ini(config, rule) for rule in RULES if config.getini(rule.ini)},
     )
     policy_of(gate, {})  # so that what is out of range is said before anything runs
     if gate.stage2 and gate.mode != "regression":
@@ -197,10 +108,10 @@ def marked_policy(item: pytest.Item, gate: GateSettings) -> dict[str, Any]:
     return marked
 
 
-def _ini(config: pytest.Config, option: PolicyOption) -> Any:  # noqa: ANN401 - a number or a word, as the policy's field
-    text: str = config.getini(option.ini)
+def _ini(config: pytest.Config, rule: Rule) -> Any:  # noqa: ANN401 - a number or a word, as the policy's field
+    text: str = config.getini(rule.ini)
     try:
-        return option.read(text)
+        return rule.read(text)
     except ValueError as error:
-        msg = f"ini {option.ini} is {text!r}; give a number, for example {option.ini} = {option.example}"
+        msg = f"ini {rule.ini} is {text!r}; give a number, for example {rule.ini} = {rule.example}"
         raise pytest.UsageError(msg) from error

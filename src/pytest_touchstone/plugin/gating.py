@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_touchstone.gate import decide, suspicious
-from pytest_touchstone.gate_text import explain
+from pytest_touchstone.gate_text import told
 from pytest_touchstone.plugin.baselines import BASELINES, Baselines
 from pytest_touchstone.plugin.collect import again, case_of, number_of, suite_of
 from pytest_touchstone.plugin.gate_options import policy_of
 from pytest_touchstone.plugin.summary import write_lines
+from pytest_touchstone.report.comparison import RESULT_STYLES
 from pytest_touchstone.report.terminal import Line
 from pytest_touchstone.settings import ExitStatus
 from pytest_touchstone.text import visible
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 # The statuses that a decision may take the place of: all is well, or trials failed, broke or were left out.
 DECIDABLE = frozenset({pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, ExitStatus.ERRORS, ExitStatus.UNSCORED, ExitStatus.BUDGET})
-STYLES: dict[str, Style] = {"passed": "green", "regressed": "red", "undecided": "yellow"}
 
 
 class Gate:
@@ -102,10 +102,8 @@ class Gate:
         if not baseline:
             return
         self.decision = decide(baseline, run, policies=self._policies(run))
-        for line in explain(self.decision):
-            # Headlines are not indented, and say the result first or after the name of their suite.
-            styles: list[Style] = [] if line.startswith(" ") else [STYLES[part] for part in line.split(": ")[:2] if part in STYLES]
-            self._say(styles[0] if styles else "", line)
+        for result, line in told(self.decision):
+            self._say("" if result is None else RESULT_STYLES[result], line)
 
     def _say(self, style: Style, text: str) -> None:
         self._lines.append(Line(style, visible(text)))

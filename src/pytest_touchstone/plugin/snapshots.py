@@ -192,8 +192,7 @@ class _AsGood:
     def _beside_stored(self, trial: Trial) -> Trial:
         assert self._stored is not None
         expected = self._stored if isinstance(self._output, str) else json.loads(self._stored)
-        case = trial.case.model_copy(update={"reference": self._stored, "expected": expected})
-        beside = Trial(case, number=trial.number, judge_settings=trial.judge_settings, registry=trial.registry)
+        beside = trial.fresh(trial.case.model_copy(update={"reference": self._stored, "expected": expected}))
         beside.calls = trial.calls
         beside.output = self._output
         return beside

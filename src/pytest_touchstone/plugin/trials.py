@@ -99,7 +99,7 @@ class TrialRunner:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which trials this run is to hold, so that none can go missing."""
-        trials = [self._planned(item, case).to_dict() for item in session.items if (case := case_of(item)) is not None]
+        trials = [self.planned(item).to_dict() for item in session.items if case_of(item) is not None]
         alone = self._ran_alone(session.items) if self.config.get_verbosity() > 0 else []
         marked = self._marked(session.items)
         needed = self._needed(session.items)
@@ -227,12 +227,6 @@ class TrialRunner:
         window = self.config.pluginmanager.get_plugin(WINDOW)
         return {**plan, "note": window.note if isinstance(window, Window) else ""}
 
-    def planned(self, item: pytest.Item) -> TrialRecord:
-        """The record of a golden test that has not run."""
-        case = case_of(item)
-        assert case is not None
-        return self._planned(item, case)
-
     def _marked(self, items: Iterable[pytest.Item]) -> dict[str, dict[str, Any]]:
         """What the markers of each suite say of its gate."""
         firsts = {suite_of(item): item for item in items if case_of(item) is not None and item.get_closest_marker(GATE_MARKER)}
@@ -261,9 +255,12 @@ class TrialRunner:
         )
         return Running(trial=trial, owner=owner, refused=refused)
 
-    def _planned(self, item: pytest.Item, case: Case) -> TrialRecord:
+    def planned(self, item: pytest.Item) -> TrialRecord:
+        """The record of a golden test that has not run."""
         if (known := item.stash.get(PLANNED, None)) is not None:
             return known
+        case = case_of(item)
+        assert case is not None
         item.stash[PLANNED] = planned = TrialRecord(
             nodeid=item.nodeid,
             suite=suite_of(item),
@@ -299,7 +296,7 @@ class TrialRunner:
         if outcome == "passed" and running.failed_subtests:
             outcome, reason = "failed", f"{running.failed_subtests} subtests failed"
         record = dataclasses.replace(
-            self._planned(item, trial.case),
+            self.planned(item),
             outcome=outcome,
             reason=reason,
             # Here, because only this process knows the keys that its clients have sent.

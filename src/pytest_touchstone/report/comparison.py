@@ -6,8 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pytest_touchstone.gate_text import explain
-from pytest_touchstone.report.runs import table
-from pytest_touchstone.report.terminal import Line
+from pytest_touchstone.report.terminal import Line, table
 from pytest_touchstone.text import shorten, visible
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 MAX_CASES = 20
 MAX_VALUES = 4
 _COLUMNS = ("suite", "cases", "before", "after", "difference", "95 % interval", "worse", "better", "p", "decision")
-_STYLES: Mapping[Result, Style] = {"passed": "green", "regressed": "red", "undecided": "yellow"}
+RESULT_STYLES: Mapping[Result, Style] = {"passed": "green", "regressed": "red", "undecided": "yellow"}
 
 
 def comparison_lines(
@@ -38,13 +37,13 @@ def comparison_lines(
     lines = [Line("", f"before: {visible(before)}"), Line("", f"after:  {visible(after)}"), Line("", "")]
     rows: list[tuple[Style, tuple[str, ...]]] = [("bold", _COLUMNS)]
     for suite in decision.suites:
-        rows.append((_STYLES[suite.result], _row(visible(suite.suite), suite, suite.result)))
+        rows.append((RESULT_STYLES[suite.result], _row(visible(suite.suite), suite, suite.result)))
         if suite.suite in by_tag:
             rows.extend(("dim", _row(f"  {visible(tag.suite)}", tag, "")) for tag in by_tag[suite.suite].suites)
-    lines += [Line(style, text) for (style, _), text in zip(rows, table([row for _, row in rows], left=1), strict=True)]
+    lines += [Line(style, text) for (style, _), text in zip(rows, table([row for _, row in rows]), strict=True)]
     lines += [Line("", ""), *(Line("", text) for text in explain(decision, worst=sys.maxsize if all_cases else MAX_CASES))]
     lines += _difference_lines(differing)
-    return [*lines, Line("", ""), Line(_STYLES[decision.result], f"decision: {decision.result}")]
+    return [*lines, Line("", ""), Line(RESULT_STYLES[decision.result], f"decision: {decision.result}")]
 
 
 def differences(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> dict[str, tuple[Sequence[str], Sequence[str]]]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pytest_touchstone.recording.key import Asked
 from pytest_touchstone.recording.wire import answer_body, api_of, read_usage
-from pytest_touchstone.report.terminal import Line, dollars
+from pytest_touchstone.report.terminal import Line, dollars, table
 from pytest_touchstone.text import visible
 
 if TYPE_CHECKING:
@@ -166,11 +166,7 @@ def plan_lines(suites: Sequence[PlannedSuite], mode: RecordMode) -> list[Line]:
     totals = _in_all(suites)
     is_partial = any(suite.total is None for suite in suites)
     rows = [list(COLUMNS), *(_row(suite) for suite in suites), _row(totals, is_partial=is_partial)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines: list[Line] = []
-    for number, row in enumerate(rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append(Line("bold" if number in {0, len(rows) - 1} else "", "  ".join(cells).rstrip()))
+    lines = [Line("bold" if number in {0, len(rows) - 1} else "", text) for number, text in enumerate(table(rows))]
     return [*lines, *_notes(suites, totals), Line("", _mode_note(totals.unrecorded, mode))]
 
 

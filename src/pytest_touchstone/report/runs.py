@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from pytest_touchstone.report.model import summarize
-from pytest_touchstone.report.terminal import Line, call_lines, dollars, summary_table
+from pytest_touchstone.report.terminal import Line, call_lines, dollars, summary_table, table
 from pytest_touchstone.text import shorten, visible
 
 if TYPE_CHECKING:
@@ -19,34 +19,18 @@ if TYPE_CHECKING:
 Metric = Literal["pass_rate", "cost", "latency_p95"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
-COMMIT_LENGTH = 10
+HASH_LENGTH = 10
 MAX_FAILURES = 20
 REASON_WIDTH = 100
 AXIS_WIDTH = 40
 MAX_BRANCH = 24
 
 _COLUMNS = ("run", "commit", "branch", "trials", "passed", "failed", "no verdict", "pass rate", "cost", "")
-_LEFT = 3
 _WHAT: Mapping[Metric, str] = {
     "pass_rate": "pass rate",
     "cost": "cost of all calls, whenever they were paid",
     "latency_p95": "seconds within which 95 % of the trials had their answers",
 }
-
-
-def table(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """The rows in columns, the first `left` of them to the left and the others to the right.
-
-    >>> table([["a", "1"], ["bb", "22"]], left=1)
-    ['a    1', 'bb  22']
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if number < left else cell.rjust(width) for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def commit_text(checkout: Checkout) -> str:
@@ -56,13 +40,13 @@ def commit_text(checkout: Checkout) -> str:
     >>> commit_text(Checkout(commit="3b4f2aa9c01d55e0", dirty=True)), commit_text(Checkout())
     ('3b4f2aa9c0+', '-')
     """
-    return "-" if checkout.commit is None else f"{visible(checkout.commit[:COMMIT_LENGTH])}{'+' if checkout.dirty else ''}"
+    return "-" if checkout.short is None else visible(checkout.short)
 
 
 def runs_table(runs: Sequence[Run], figures: Mapping[str, Figures]) -> list[Line]:
     """A row for each run, in the order given."""
     rows = [_COLUMNS, *(_row(run, figures[run.id]) for run in runs)]
-    lines = table(rows, left=_LEFT)
+    lines = table(rows, left=range(3))
     return [Line("bold", lines[0]), *(Line("" if run.complete else "yellow", line) for run, line in zip(runs, lines[1:], strict=True))]
 
 
@@ -75,7 +59,7 @@ def run_lines(run: Run, records: Sequence[TrialRecord], *, all_failures: bool = 
     shown = failures if all_failures else failures[:MAX_FAILURES]
     if shown:
         rows = [(record.outcome.replace("_", " "), _trial_name(record, records), shorten(record.reason, REASON_WIDTH)) for record in shown]
-        lines += [Line("", ""), *(Line("", line) for line in table(rows, left=3))]
+        lines += [Line("", ""), *(Line("", line) for line in table(rows, left=range(3)))]
     if len(shown) < len(failures):
         lines.append(Line("dim", f"and {len(failures) - len(shown):,} more that did not pass (--all shows them)"))
     return lines
@@ -96,7 +80,7 @@ def provenance_lines(run: Run) -> list[str]:
         "options": [f"{name} {value_text(value)}" for name, value in run.options.items()],
         "models": run.models,
         "judges": run.judges,
-        "system prompts": [prompt[:COMMIT_LENGTH] for prompt in run.prompts],
+        "system prompts": [prompt[:HASH_LENGTH] for prompt in run.prompts],
         "versions": [f"{name} {value_text(value)}" for name, value in run.versions.items()],
     }
     return facts + [f"{name}: {visible(', '.join(values))}" for name, values in listed.items() if values]
@@ -136,15 +120,7 @@ def history_lines(metric: Metric, runs: Sequence[Run], values: Mapping[str, floa
     ]
     of = "all suites" if suite is None else visible(suite)
     lines = [Line("bold", f"{_WHAT[metric]}, {of}, from {shown(low)} to {shown(high)}" if known else f"{_WHAT[metric]}, {of}: not known")]
-    return lines + [Line("", "  ".join(cells).rstrip()) for cells in _padded(rows)]
-
-
-def _padded(rows: Sequence[tuple[str, ...]]) -> list[list[str]]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        [cell.rjust(width) if number == 2 else cell.ljust(width) for number, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        for row in rows
-    ]
+    return lines + [Line("", line) for line in table(rows, left=(0, 1, 3, 4))]
 
 
 def _mark(value: float | None, low: float, high: float) -> str:

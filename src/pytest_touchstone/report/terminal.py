@@ -17,7 +17,7 @@ from pytest_touchstone.report.model import combined, totals
 from pytest_touchstone.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from pytest_touchstone.report.model import Cost, SuiteTally, Tally, Totals
     from pytest_touchstone.trial import Call, Score, Trial, TrialRecord
@@ -71,6 +71,21 @@ def trial_block(trial: Trial, *, full: bool = False) -> list[Line]:
     return lines
 
 
+def table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> list[str]:
+    """The rows in columns: those whose numbers are in `left`, counted from 0, to the left, the others to the right.
+
+    >>> table([["a", "1"], ["bb", "22"]])
+    ['a    1', 'bb  22']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if number in left else cell.rjust(width) for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def summary_table(suites: Sequence[SuiteTally], *, all_tags: bool = False, counted: str = "cases") -> list[Line]:
     """The table of suites and tags; tags beyond the twentieth of a suite are counted, not shown, unless `all_tags`.
 
@@ -85,11 +100,9 @@ def summary_table(suites: Sequence[SuiteTally], *, all_tags: bool = False, count
         rows.extend(("dim", _tally_row(dataclasses.replace(tag, name=f"  {tag.name}"), extra)) for tag in shown)
         if len(shown) < len(suite.tags):
             notes[len(rows) - 1] = f"  and {len(suite.tags) - len(shown)} more tags (-v shows them)"
-    widths = [max(len(row[column]) for _, row in rows) for column in range(len(rows[0][1]))]
     lines: list[Line] = []
-    for number, (style, row) in enumerate(rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append(Line(style, "  ".join(cells).rstrip()))
+    for number, ((style, _), text) in enumerate(zip(rows, table([row for _, row in rows]), strict=True)):
+        lines.append(Line(style, text))
         if number in notes:
             lines.append(Line("dim", notes[number]))
     return lines
