@@ -209,12 +209,11 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _touchstone_folder() -> Path:
-    here = Path.cwd()
-    found = next((folder / ".touchstone" for folder in (here, *here.parents) if (folder / ".touchstone").is_dir()), None)
-    if found is None:
-        msg = f"no run of the tests has left word in {here} or above of what it asked for; run pytest --llm-eval first"
+    folder = cli_runs.root_folder() / ".touchstone"
+    if not folder.is_dir():
+        msg = f"no run of the tests has left word in {Path.cwd()} or above of what it asked for; run pytest --llm-eval first"
         raise SettingsError(msg)
-    return found
+    return folder
 
 
 def _init(options: argparse.Namespace) -> int:
