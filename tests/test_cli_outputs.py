@@ -184,5 +184,5 @@ class TestCases:
     def test_fields_that_cannot_be_read(self, text):
         with pytest.raises(SettingsError) as error:
             read_cases("q.jsonl", text)
-        wanted = "write name=field, separated by commas, with the names input, expected, id, split: input=question,expected=answer"
+        wanted = "write name=field, separated by commas, with the names input, expected, id, split, group: input=question,expected=answer"
         assert str(error.value) == f"--fields {text}: {wanted}"

@@ -447,6 +447,54 @@ def test_where_that_raises_is_told_with_its_case():
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+def test_cases_of_a_group_have_the_split_of_its_name(home):
+    held = next(name for name in map(str, range(100)) if default_split(name) == "holdout")
+    train = next(name for name in map(str, range(100)) if default_split(name) == "train")
+    write("c.json", json.dumps([{"id": str(n), "input": "x", "group": held if n % 2 else train} for n in range(100)]))
+    found = read("c.json").cases
+    assert {case.group: case.split for case in found} == {held: "holdout", train: "train"}
+    assert all(case.split == default_split(case.group) for case in found)
+
+
+def test_a_case_without_an_id_has_the_split_of_its_group(home):
+    held = next(name for name in map(str, range(100)) if default_split(name) == "holdout")
+    cases = read([{"input": str(number), "group": held} for number in range(20)]).cases
+    assert {case.split for case in cases} == {"holdout"}
+    assert len({default_split(case.id) for case in cases}) == 2
+
+
+def test_a_group_may_be_mapped_and_does_not_move_the_content(home):
+    found = read([{"id": "a", "input": "x", "article": {"no": "7"}}], fields=Fields(group="article.no")).cases
+    assert [(case.group, case.split) for case in found] == [("7", default_split("7"))]
+    assert found[0].content_hash == Case(id="b", input="x").content_hash
+
+
+def test_a_group_whose_cases_name_a_split_has_that(home):
+    train = next(name for name in map(str, range(100)) if default_split(name) == "train")
+    write("c.yaml", f"- {{id: a, input: x, group: '{train}', split: holdout}}\n- {{id: b, input: y, group: '{train}', split: holdout}}\n")
+    assert [case.split for case in read("c.yaml").cases] == ["holdout", "holdout"]
+
+
+def test_a_group_that_is_torn_apart_is_a_fault_wherever_its_cases_stand(home):
+    write("c.yaml", "cases:\n  - {id: a, input: x, group: g, split: train}\n  - id: b\n    input: y\n    group: g\n    split: holdout\n")
+    write(
+        "d.jsonl",
+        '{"id": "c", "input": "z", "group": "g", "split": "train"}\n{"id": "d", "input": "z", "group": "g", "split": "holdout"}\n',
+    )
+    twin = Case(id="e", input="z", group="g", split="holdout")
+    problem = "group: is 'g', which is train at evals/c.yaml:2; this case is holdout"
+    fix = "give all cases of a group the same split, or this one another group"
+    places = ("evals/c.yaml:5: case 'b'", "evals/d.jsonl:2: case 'd'", "argument[2]: case 'e'")
+    assert faults("c.yaml", "d.jsonl", twin) == [f"{place}: {problem}; {fix}" for place in places]
+
+
+@pytest.mark.parametrize(
+    ("group", "problem"), [("", "group: is empty; give at least one character"), (3, "group: is the number 3; give text (quote it)")]
+)
+def test_a_group_is_text(home, group, problem):
+    assert faults([{"id": "a", "input": "x", "group": group}]) == [f"list[0]: case 'a': {problem}"]
+
+
 def test_an_id_is_derived_from_content_and_moves_with_it(home):
     write("c.yaml", "- {input: x, tags: [a]}\n- {id: null, input: y, split: holdout}\n")
     first, second = read("c.yaml").cases

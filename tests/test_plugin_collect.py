@@ -99,7 +99,7 @@ def test_a_quarantine_that_is_over_fails_the_collection(suite, runner):
     ("marker", "message"),
     [
         ("golden()", "golden() names no source; give a file, a glob, a callable or a list: @pytest.mark.golden('cases.yaml')"),
-        ("golden('cases.yaml', field='x')", "golden() does not know field; it takes input, expected, id, split, where, limit"),
+        ("golden('cases.yaml', field='x')", "golden() does not know field; it takes input, expected, id, split, group, where, limit"),
         ("golden('cases.yaml', input=3)", "golden(input=3) is no field name; give the name of the field that holds the input, as text"),
         (
             "golden('cases.yaml', where='x')",

@@ -291,7 +291,8 @@ class Case(BaseModel):
 
     `input` is text, a list of chat messages, or any JSON object. At least one of `expected`, `reference` and `rubric`
     may say what a good output is; a case with none of them is legal, for tests that assert in their body.
-    `split` is `train` or `holdout`; holdout cases are never exported. A case with `quarantine` is reported but not gated.
+    `split` is `train` or `holdout`; holdout cases are never exported. Cases of one `group` belong together, as near-twins do: those
+    that name no split have that of their group. A case with `quarantine` is reported but not gated.
     `source` is where the case stands (`support.yaml:14`).
 
     Values are JSON values: finite numbers, whole characters, at most 100 levels deep. An `id` holds no control characters.
@@ -311,6 +312,7 @@ class Case(BaseModel):
     tags: Annotated[tuple[Tag, ...], Field(strict=False)] = ()
     metadata: Annotated[dict[str, JsonValue], PlainValidator(_check_object)] = Field(default_factory=dict)
     split: Split = "train"
+    group: Tag | None = None
     must_pass: bool = False
     quarantine: Annotated[Quarantine, BeforeValidator(_check_quarantine)] | None = None
     source: str = "<python>"
@@ -320,8 +322,9 @@ class Case(BaseModel):
     def _fill_split(cls, data: Any) -> Any:  # noqa: ANN401 - as above
         if isinstance(data, dict):
             fields = cast("dict[str, object]", data)
-            if fields.get("split") is None and isinstance(case_id := fields.get("id"), str):
-                return {**fields, "split": default_split(case_id)}
+            name = fields.get("id") if fields.get("group") is None else fields["group"]
+            if fields.get("split") is None and isinstance(name, str):
+                return {**fields, "split": default_split(name)}
         return cast("object", data)
 
     @property
@@ -341,9 +344,9 @@ def content_hash(**fields: JsonValue) -> str:
     return hashlib.sha256(canonical_json(present).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def default_split(case_id: str) -> Split:
-    """The split of a case that names none: a stable hash of its id puts 20 % into `holdout`."""
-    bucket = int.from_bytes(hashlib.sha256(case_id.encode("utf-8", "surrogatepass")).digest()[:8], "big") % 100
+def default_split(name: str) -> Split:
+    """The split of a case that names none: a stable hash of its group, or else of its id, puts 20 % of these names into `holdout`."""
+    bucket = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") % 100
     return "holdout" if bucket < HOLDOUT_PERCENT else "train"
 
 

@@ -49,13 +49,14 @@ class Fields:
     """Which field of a record holds what, to use an existing data set as it is; dotted paths reach into objects (`question.text`).
 
     Where any of them is given, fields of a record that a case does not know go into its `metadata`, as does a field that is
-    called `input`, `expected`, `id` or `split` where another one is named here.
+    called `input`, `expected`, `id`, `split` or `group` where another one is named here.
     """
 
     input: str | None = None
     expected: str | None = None
     id: str | None = None
     split: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,9 @@ def load(
       stops at `limit`, and what comes after it is not checked.
 
     null is absent everywhere. A case without id is called `case-` and ten hex digits of its content hash; ids are unique within
-    one load. A case without split has the stable default of its id, except in the parts of a saved DatasetDict: parts other than
-    `train` are holdout. `Case.source` is `file:line` (the file relative to `rootdir` where it lies inside), `file row n`, or `name[index]`.
+    one load. A case without split has the stable default of its group, or else of its id, except in the parts of a saved
+    DatasetDict: parts other than `train` are holdout. The cases of a group that one load reads have one split. `Case.source` is
+    `file:line` (the file relative to `rootdir` where it lies inside), `file row n`, or `name[index]`.
     A file inside `rootdir` must not lead out of it through a symbolic link. A quarantine that is over is a fault; `today` is what it
     is held against, without it the local date.
 
@@ -190,6 +192,7 @@ class _Reading:
         self._places = Places(base=base, rootdir=rootdir)
         self._mapping = {name: path for name, path in asdict(fields).items() if path is not None}
         self._seen: dict[str, tuple[str, str | None]] = {}
+        self._groups: dict[str, Case] = {}
         self._today = today
 
     def cases(self, sources: Iterable[object]) -> Generator[Case, None, None]:
@@ -345,7 +348,7 @@ class _Reading:
             self._fault(record, problem, case_id)
         if case is not None and derived:
             case_id = f"case-{case.content_hash[:10]}"
-            case = case.model_copy(update={"id": case_id, "split": own.get("split") or default_split(case_id)})
+            case = case.model_copy(update={"id": case_id, "split": own.get("split") or default_split(case.group or case_id)})
         if case is not None:
             case = self._unique(case, record, derived=derived)
         return None if problems else case
@@ -385,7 +388,7 @@ class _Reading:
         content = case.content_hash if derived else None
         if case.id not in self._seen:
             self._seen[case.id] = case.source, content
-            return case
+            return case if self._keeps_together(case, record) else None
         other, other_content = self._seen[case.id]
         if content is not None and content == other_content:
             problem = Problem(problem=f"has no id and the same content as {other}", fix="remove one of the two, or give both an id")
@@ -393,6 +396,16 @@ class _Reading:
             problem = Problem(at="id", problem=f"is already the id of {other}", fix="give each case an id of its own")
         self._fault(record, problem, case.id)
         return None
+
+    def _keeps_together(self, case: Case, record: Record) -> bool:
+        if case.group is None:
+            return True
+        first = self._groups.setdefault(case.group, case)
+        if first.split != case.split:
+            problem = f"is {shown(case.group)}, which is {first.split} at {first.source}; this case is {case.split}"
+            fix = "give all cases of a group the same split, or this one another group"
+            self._fault(record, Problem(at="group", problem=problem, fix=fix), case.id)
+        return first.split == case.split
 
     def _fault(self, record: Record, problem: Problem, case_id: object = None) -> None:
         name = case_id[:SHOWN_CHARACTERS] if isinstance(case_id, str) else None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_touchstone.cases import Case
 
-MARKER_OPTIONS = ("input", "expected", "id", "split", "where", "limit")
+MARKER_OPTIONS = ("input", "expected", "id", "split", "group", "where", "limit")
 MAX_TEST_ID = 120
 
 
@@ -97,6 +97,7 @@ class GoldenCollector:
                         expected=options["expected"],
                         id=options["id"],
                         split=None if chosen_split else options["split"],
+                        group=options["group"],
                     ),
                     where=options["where"],
                     split=chosen_split,
@@ -233,7 +234,7 @@ def _marker_options(marker: pytest.Mark, definition: pytest.Item) -> dict[str, A
 def _problem(marker: pytest.Mark, options: dict[str, Any]) -> str | None:
     if not marker.args:
         return "golden() names no source; give a file, a glob, a callable or a list: @pytest.mark.golden('cases.yaml')"
-    for name in ("input", "expected", "id", "split"):
+    for name in ("input", "expected", "id", "split", "group"):
         if not (options[name] is None or (isinstance(options[name], str) and options[name])):
             return f"golden({name}={options[name]!r}) is no field name; give the name of the field that holds the {name}, as text"
     if options["where"] is not None and not callable(options["where"]):
