@@ -132,6 +132,7 @@ class TestFiles:
             "tool_calls": 1,
             "anchored": [],
             "holdout_inputs": 2,
+            "holdout_taught": [],
             "examples": [
                 {
                     "suite": "support", "case_id": "case-1", "nodeid": "support.py::test[case-1]#3", "trial": 3, "content_hash": f"{1:064}",
@@ -153,17 +154,18 @@ class TestFiles:
             "run": {"commit": "abc", "n": [1, None]},
         }  # fmt: skip
         assert json.loads(json.dumps(made.to_dict())) == manifest_of(folder)
-        assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "train.jsonl"]
+        assert sorted(path.name for path in folder.iterdir()) == ["ledger.jsonl", "manifest.json", "train.jsonl"]
 
     def test_no_example_gives_no_training_file_and_removes_an_old_one(self, tmp_path):
         export(tmp_path, offer(another(1)))
         made = export(tmp_path, offer(case_id="case-1", reason="not run"))
         assert (made.train_file, made.train_sha256, made.train_bytes, made.written) == (None, None, None, 0)
         assert made.left_out_by_reason == {"not run": 1}
-        assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.jsonl", "manifest.json"]
 
     def test_no_trial_at_all(self, tmp_path):
         made = export(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
         assert (made.trials, made.written, made.left_out) == (0, 0, 0)
 
     def test_a_lone_date_is_accounted_for(self, tmp_path):
@@ -259,6 +261,86 @@ class TestHoldout:
         assert export(tmp_path, hidden, unknown).written == 1
 
 
+def ledger_of(folder):
+    return [json.loads(line) for line in (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def entry(number, digest, **fields):
+    known = {"suite": "support", "case_id": f"case-{number}", "input_fingerprint": input_fingerprint(f"case-{number}")}
+    return {**known, "content_hash": f"{number:064}", "export": digest, **fields}
+
+
+class TestLedger:
+    def test_keeps_what_was_ever_exported_and_by_which_file_first(self, tmp_path):
+        first = export(tmp_path, offer(another(2)), offer(another(1)))
+        second = export(tmp_path, offer(another(2)), offer(another(3)))
+        assert ledger_of(tmp_path) == [entry(1, first.train_sha256), entry(2, first.train_sha256), entry(3, second.train_sha256)]
+        third = export(tmp_path, offer(case_id="case-1", reason="not run"))
+        assert [line["case_id"] for line in ledger_of(tmp_path)] == ["case-1", "case-2", "case-3"]
+        assert third.holdout_taught == ()
+
+    def test_a_case_whose_input_changed_has_two_entries(self, tmp_path):
+        export(tmp_path, offer(another(1)))
+        export(tmp_path, offer(another(1, input_fingerprint=input_fingerprint("else"))))
+        assert {line["input_fingerprint"] for line in ledger_of(tmp_path)} == {input_fingerprint("case-1"), input_fingerprint("else")}
+
+    @pytest.mark.parametrize(
+        ("moved", "holdout"),
+        [
+            pytest.param([offer(case_id="case-1", content_hash="0", split="holdout")], frozenset(), id="the case, edited"),
+            pytest.param(
+                [offer(case_id="new", suite="other", content_hash="0", split="holdout", input_fingerprint=input_fingerprint("case-1"))],
+                frozenset(),
+                id="its input under another name",
+            ),
+            pytest.param([], frozenset({input_fingerprint("case-1")}), id="its input, not selected for the run"),
+        ],
+    )
+    def test_a_case_that_became_holdout_is_caught(self, tmp_path, moved, holdout):
+        first = export(tmp_path, offer(another(1)), offer(another(2)))
+        made = export(tmp_path, offer(another(2)), *moved, holdout=holdout)
+        assert made.holdout_taught == (entry(1, first.train_sha256),)
+        assert manifest_of(tmp_path)["holdout_taught"] == [entry(1, first.train_sha256)]
+        assert [row["prompt"] for row in rows_of(tmp_path)] == [[user("Question 2")]]
+
+    def test_stands_beside_nothing_else_where_the_rest_is_not_committed(self, tmp_path):
+        export(tmp_path, offer(another(1)))
+        (tmp_path / "train.jsonl").unlink()
+        (tmp_path / "manifest.json").unlink()
+        export(tmp_path, offer(another(2)))
+        assert [line["case_id"] for line in ledger_of(tmp_path)] == ["case-1", "case-2"]
+
+    def test_of_two_branches_is_their_lines_one_after_the_other(self, tmp_path):
+        export(tmp_path / "a", offer(another(1)), offer(another(2)))
+        export(tmp_path / "b", offer(another(3)), offer(another(2)))
+        both = (tmp_path / "a" / "ledger.jsonl").read_bytes() + (tmp_path / "b" / "ledger.jsonl").read_bytes()
+        (tmp_path / "a" / "ledger.jsonl").write_bytes(both)
+        export(tmp_path / "a", offer(another(4)))
+        assert [line["case_id"] for line in ledger_of(tmp_path / "a")] == ["case-1", "case-2", "case-3", "case-4"]
+
+    @pytest.mark.parametrize(
+        ("spoil", "lines"),
+        [
+            (lambda lines: [lines[0][:-9], lines[1]], "1"),
+            (lambda lines: [lines[0], b"<<<<<<< HEAD", lines[1], b"\xff"], "2, 4"),
+            (lambda lines: [lines[0].replace(b'"case_id"', b'"case"'), b"{}", *lines], "1, 2"),
+            (lambda lines: [b""] * 12, "1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and more"),
+        ],
+    )
+    def test_that_is_broken_stops_the_export_before_anything_is_written(self, tmp_path, spoil, lines):
+        export(tmp_path, offer(another(1)), offer(another(2)))
+        path = tmp_path / "ledger.jsonl"
+        path.write_bytes(b"\n".join(spoil(path.read_bytes().splitlines())) + b"\n")
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(ExportError) as raised:
+            export(tmp_path, offer(another(3)))
+        assert str(raised.value) == (
+            f"{path}:{lines[0]}: cannot be read as an entry of the ledger (lines at fault: {lines}); "
+            "restore the file, as from git; in a merge, keep the lines of both sides"
+        )
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 class TestRedaction:
     def test_reaches_every_written_text(self, tmp_path):
         key = "sk-live-12345"
@@ -271,7 +353,7 @@ class TestRedaction:
         )  # fmt: skip
         broken = offer(case_id="b", reason=f"{key}: {key}")
         export(tmp_path, offer(made), broken, run={key: [key]}, redact=lambda text: text.replace(key, "[redacted]"))
-        written = (tmp_path / "train.jsonl").read_text(encoding="utf-8") + (tmp_path / "manifest.json").read_text(encoding="utf-8")
+        written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
         assert key not in written
         assert "My key is [redacted]" in written
 
@@ -320,7 +402,7 @@ class TestRefusals:
         with pytest.raises(ExportError, match="is not a folder"):
             check_folder(link)
 
-    @pytest.mark.parametrize("name", ["train.jsonl", "manifest.json"])
+    @pytest.mark.parametrize("name", ["train.jsonl", "manifest.json", "ledger.jsonl"])
     @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
     def test_what_is_no_plain_file_in_the_place_of_one(self, tmp_path, name, kind):
         folder = tmp_path / "training"
@@ -361,7 +443,7 @@ class TestRefusals:
         export(tmp_path, offer(another(2)))
         assert (tmp_path / "notes.txt").read_text() == "mine"
         assert rows_of(tmp_path)[0]["prompt"] == [user("Question 2")]
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "notes.txt", "train.jsonl"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.jsonl", "manifest.json", "notes.txt", "train.jsonl"]
 
 
 class TestWriting:
@@ -380,14 +462,14 @@ class TestWriting:
     def test_litter_of_a_killed_process_is_no_obstacle(self, tmp_path):
         (tmp_path / f".train.jsonl.{os.getpid()}.tmp").write_text("half a li")
         export(tmp_path, offer(another(1)))
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "train.jsonl"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.jsonl", "manifest.json", "train.jsonl"]
 
-    def test_the_data_are_in_place_before_the_manifest_that_vouches_for_them(self, tmp_path, monkeypatch):
+    def test_the_ledger_knows_of_the_data_and_they_are_in_place_before_the_manifest_that_vouches_for_them(self, tmp_path, monkeypatch):
         replaced = []
         rename = Path.replace
         monkeypatch.setattr(Path, "replace", lambda self, target: replaced.append(target.name) or rename(self, target))
         export(tmp_path, offer(another(1)))
-        assert replaced == ["train.jsonl", "manifest.json"]
+        assert replaced == ["ledger.jsonl", "train.jsonl", "manifest.json"]
 
     @given(data=st.data())
     @settings(max_examples=30)

@@ -144,6 +144,27 @@ def test_a_hook_cannot_smuggle_a_holdout_case_in(project, runner):
     assert manifest["left_out"] == 6
 
 
+def test_a_case_that_is_moved_to_holdout_after_it_was_exported_is_told(project, runner):
+    runner.run("--llm-eval", "--llm-export", "training")
+    moved = CASES.replace("expected: Paris, split: train", "expected: Paris, split: holdout")
+    (project.path / "cases.yaml").write_text(moved.replace("id: wrong", "id: renamed"), encoding="utf-8")
+    result = runner.run("--llm-eval", "--llm-export", "training")
+    told = "1 holdout case had been in earlier exports, so what was trained on those cannot be measured by them"
+    result.stdout.fnmatch_lines([f"export: {told}: test_suite.py::test_it wrong"])
+    rows, manifest = exported(project)
+    assert [row["prompt"][-1]["content"] for row in rows] == ["What is the capital of Italy?"]
+    assert [entry["case_id"] for entry in manifest["holdout_taught"]] == ["wrong"]
+
+
+def test_a_broken_ledger_is_told_before_anything_is_asked(project, runner):
+    runner.run("--llm-eval", "--llm-export", "training")
+    (project.path / "training" / "ledger.jsonl").write_text("=======\n", encoding="utf-8")
+    result = runner.run("--llm-eval", "--llm-export", "training")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*ledger.jsonl:1: cannot be read as an entry of the ledger (lines at fault: 1); restore the file*"])
+    assert "golden cases" not in result.stdout.str()
+
+
 def test_a_folder_that_cannot_be_used_is_told_before_anything_is_asked(project, runner):
     (project.path / "training").write_text("a file", encoding="utf-8")
     result = runner.run("--llm-eval", "--llm-export", "training")

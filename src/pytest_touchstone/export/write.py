@@ -16,6 +16,7 @@ from pytest_touchstone.errors import ExportError
 from pytest_touchstone.export.example import Example, LeftOut, plain, validate_example
 from pytest_touchstone.export.formats import TRL_FORMAT, encode_trl, trl_row
 from pytest_touchstone.export.leak import leaks
+from pytest_touchstone.export.ledger import LEDGER_FILE, Ledger, Taught
 from pytest_touchstone.files import replace_file
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Manifest:
     `trials` = `written` + `left_out`. The `by_` counts are of written examples, `left_out_by_reason` of trials. `train_file` is None, and
     so are its hash and size (bytes), where no example was written. `examples` are in the order of the file's lines; each `sha256` is
     that of the line without its newline. `tool_calls` counts the examples that hold any, and `anchored` are columns: `formats` says
-    what to know about both. `holdout_inputs` counts the inputs that the guard compared with. `run` is what the caller said about the run.
+    what to know about both. `holdout_inputs` counts the inputs that the guard compared with, and `holdout_taught` are the entries of the
+    ledger that are holdout by now: what is trained on the earlier export has seen them. `run` is what the caller said about the run.
     """
 
     format: str = MANIFEST_FORMAT
@@ -102,6 +104,7 @@ class Manifest:
     tool_calls: int
     anchored: tuple[str, ...]
     holdout_inputs: int
+    holdout_taught: tuple[Mapping[str, Any], ...]
     examples: tuple[Mapping[str, Any], ...]
     not_exported: tuple[Mapping[str, Any], ...]
     run: Mapping[str, Any]
@@ -119,19 +122,21 @@ def write_export(
     run: Mapping[str, Any],
     redact: Callable[[str], str] | None = None,
 ) -> Manifest:
-    """Write `train.jsonl` and `manifest.json` into `folder`; every offer ends up in one of them or, as a reason, in the other.
+    """Write `train.jsonl`, `manifest.json` and `ledger.jsonl` into `folder`; each offer is in the first or, as a reason, in the second.
 
     `holdout` are the input fingerprints of all holdout cases, selected for this run or not; those of `offers` are added.
     `run` says what the run was (JSON). `redact` is applied to every text that is written. The same arguments give the same bytes,
     in whatever order the offers come. A case that failed in any trial gives its fixes only, not its replays beside them.
     Without a single example there is no `train.jsonl`, as `datasets` cannot load an empty file; one of an earlier export is removed.
+    The ledger keeps what earlier exports into this folder held, and gains what this one holds.
     The files of anybody else in the folder stay as they are.
 
     Raises:
-        ExportError: the folder cannot be used, or an example or `run` is not fit to be written; nothing was written.
+        ExportError: the folder or its ledger cannot be used, or an example or `run` is not fit to be written; nothing was written.
         OSError: the disk failed; each file is either the old or the new one.
     """
     check_folder(folder)
+    earlier = Ledger.read(folder / LEDGER_FILE)
     clean = redact or _unchanged
     kept, left = _judged(offers, holdout, clean)
     encoded = encode_trl([candidate.row for candidate in kept])
@@ -140,6 +145,7 @@ def write_export(
         kept, encoded = [], encode_trl([])
     lines = cast("Encoded", encoded).lines
     data = b"".join(line + b"\n" for line in lines)
+    digest = hashlib.sha256(data).hexdigest()
     manifest = Manifest(
         plugin_version=importlib.metadata.version("pytest-touchstone"),
         trials=len(offers),
@@ -148,17 +154,18 @@ def write_export(
         **_counts([candidate.example for candidate in kept], clean),
         left_out_by_reason=_count(clean(LeftOut(reason=reason).category) for _, reason in left),
         train_file=TRAIN_FILE if kept else None,
-        train_sha256=hashlib.sha256(data).hexdigest() if kept else None,
+        train_sha256=digest if kept else None,
         train_bytes=len(data) if kept else None,
         tool_calls=sum(_holds_tool_calls(candidate.example) for candidate in kept),
         anchored=cast("Encoded", encoded).anchored,
         holdout_inputs=len(_guarded(offers, holdout)),
+        holdout_taught=tuple(entry.model_dump() for entry in _taught(earlier, offers, holdout, clean)),
         examples=tuple(_exported(candidate, line, clean) for candidate, line in zip(kept, lines, strict=True)),
         not_exported=tuple(_missing(offer, reason, clean) for offer, reason in sorted(left, key=_left_order)),
         run=_run_info(run, clean),
     )
     assert manifest.trials == manifest.written + manifest.left_out, "every trial is accounted for"
-    _write(folder, data, manifest)
+    _write(folder, data, manifest, earlier.with_(_entry(candidate, digest, clean) for candidate in kept))
     return manifest
 
 
@@ -166,19 +173,21 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that an export cannot use; cheap, so it can be asked before a run is paid for.
 
     Raises:
-        ExportError: it is no folder, or what an export would replace there is no plain file or not an export's.
+        ExportError: it is no folder, or what an export would replace there is no plain file or not an export's, or its ledger is broken.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         msg = f"{folder}: is not a folder; give --llm-export a folder, which may be new"
         raise ExportError(msg)
     paths = [path for path in (folder / TRAIN_FILE, folder / MANIFEST_FILE) if os.path.lexists(path)]
-    for path in paths:
+    ledger = folder / LEDGER_FILE
+    for path in [*paths, *([ledger] if os.path.lexists(ledger) else [])]:
         if not stat.S_ISREG(path.lstat().st_mode):
             msg = f"{path}: is a link, a folder or a device, and an export replaces plain files only; remove it or choose another folder"
             raise ExportError(msg)
     if paths and not _is_ours(folder / MANIFEST_FILE):
         msg = f"{paths[0]}: was not written by an export (no manifest of one is there); move it away or choose another folder"
         raise ExportError(msg)
+    Ledger.read(ledger)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +204,23 @@ def _unchanged(text: str) -> str:
 
 def _guarded(offers: Iterable[Offer], holdout: Collection[str]) -> frozenset[str]:
     return frozenset(holdout) | {offer.input_fingerprint for offer in offers if offer.split == "holdout" and offer.input_fingerprint}
+
+
+def _taught(earlier: Ledger, offers: Iterable[Offer], holdout: Collection[str], clean: Callable[[str], str]) -> tuple[Taught, ...]:
+    offers = [*offers]
+    held = {(clean(offer.suite), clean(offer.case_id)) for offer in offers if offer.split == "holdout"}
+    return earlier.taught(held, _guarded(offers, holdout))
+
+
+def _entry(candidate: _Candidate, digest: str, clean: Callable[[str], str]) -> Taught:
+    offer = candidate.offer
+    return Taught(
+        suite=clean(offer.suite),
+        case_id=clean(offer.case_id),
+        input_fingerprint=candidate.example.input_fingerprint,
+        content_hash=offer.content_hash,
+        export=digest,
+    )
 
 
 def _judged(
@@ -342,9 +368,10 @@ def _is_ours(manifest: Path) -> bool:
     return isinstance(found, dict) and str(cast("dict[str, object]", found).get("format")).startswith(_FAMILY)
 
 
-def _write(folder: Path, data: bytes, manifest: Manifest) -> None:
+def _write(folder: Path, data: bytes, manifest: Manifest, ledger: Ledger) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if data:
+        replace_file(folder / LEDGER_FILE, ledger.encode())  # first: whatever is taught must be known, also after a crash
         replace_file(folder / TRAIN_FILE, data)
     else:
         (folder / TRAIN_FILE).unlink(missing_ok=True)

@@ -405,6 +405,8 @@ class RunSession:
             redact=self.recorder.redact,
         )
         self.notes += [Line("", f"export: {line}") for line in _export_lines(manifest, self.settings.export)]
+        if manifest.holdout_taught:
+            self.notes.append(Line("yellow", f"export: {_taught_line(manifest)}"))
 
     def _status_without_failures(self) -> int:
         outcomes = {record.outcome for record in self.records.values()}
@@ -471,6 +473,17 @@ def _export_lines(manifest: Manifest, folder: Path) -> Iterator[str]:
     yield f"{_counted(manifest.written, 'example')} written to {folder}" + (f" ({kinds})" if kinds else "")
     reasons = ", ".join(f"{count} {visible(reason)}" for reason, count in manifest.left_out_by_reason.items())
     yield f"{_counted(manifest.left_out, 'trial')} left out" + (f" ({reasons})" if reasons else "")
+
+
+def _taught_line(manifest: Manifest) -> str:
+    from pytest_touchstone.export.ledger import MAX_NAMED
+
+    names = list(dict.fromkeys(f"{entry['suite']} {entry['case_id']}" for entry in manifest.holdout_taught))
+    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
+    return visible(
+        f"{_counted(len(names), 'holdout case')} had been in earlier exports, so what was trained on those cannot be measured by them: "
+        f"{', '.join(names[:MAX_NAMED])}{more}"
+    )
 
 
 def _counted(count: int, noun: str) -> str:
