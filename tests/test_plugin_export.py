@@ -133,6 +133,53 @@ def test_a_hooks_mistake_stops_the_export_and_names_the_case(project, runner, li
     assert not (project.path / "training" / "train.jsonl").exists()
 
 
+def test_a_hook_takes_the_data_away_once(project, runner):
+    project.makeconftest(
+        """
+        def pytest_llm_export(dataset, config):
+            with open(config.rootpath / "taken.jsonl", "ab") as taken:
+                taken.write(dataset.train_file.read_bytes())
+            assert dataset.manifest.written == 2
+            assert dataset.folder == config.rootpath / "training"
+            assert "spain" not in dataset.train_file.read_text().lower()
+        """
+    )
+    result = runner.run("--llm-eval", "--llm-export", "training")
+    assert "export: a pytest_llm_export" not in result.stdout.str()
+    assert (project.path / "taken.jsonl").read_bytes() == (project.path / "training" / "train.jsonl").read_bytes()
+
+
+def test_a_hook_is_told_that_there_are_no_data(project, runner):
+    project.makeconftest("def pytest_llm_export(dataset, config):\n    print('training file:', dataset.train_file)\n")
+    result = runner.run("--llm-eval", "--llm-export", "training", "-k", "judged", "-s")
+    result.stdout.fnmatch_lines(["*training file: None*"])
+
+
+def test_a_hook_that_raises_is_told_and_the_data_stay(project, runner):
+    project.makeconftest("def pytest_llm_export(dataset, config):\n    raise OSError('the hub refused sk-planted-0123456789abcdef')\n")
+    result = runner.run("--llm-eval", "--llm-export", "training", "-k", "right")
+    result.stdout.fnmatch_lines(
+        ["export: 1 example written to *", "export: a pytest_llm_export hook raised OSError: the hub refused [[]*]"]
+    )
+    assert "sk-planted" not in result.stdout.str()
+    assert len(exported(project)[0]) == 1
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_hook_takes_nothing_where_the_export_was_stopped(project, runner):
+    project.makeconftest(
+        """
+        def pytest_llm_example(example, trial):
+            example.clear()
+
+        def pytest_llm_export(dataset, config):
+            (config.rootpath / "called").touch()
+        """
+    )
+    runner.run("--llm-eval", "--llm-export", "training", "-k", "right")
+    assert not (project.path / "called").exists()
+
+
 def test_a_hook_cannot_smuggle_a_holdout_case_in(project, runner):
     project.makeconftest(
         "def pytest_llm_example(example, trial):\n    example['prompt'][-1]['content'] = 'What is the capital of Spain?'\n"

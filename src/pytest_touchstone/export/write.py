@@ -114,6 +114,19 @@ class Manifest:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A written export: the folder that holds it, and what is in it."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def train_file(self) -> Path | None:
+        """The training data, None where no trial offered an example."""
+        return None if self.manifest.train_file is None else self.folder / self.manifest.train_file
+
+
 def write_export(
     folder: Path,
     *,

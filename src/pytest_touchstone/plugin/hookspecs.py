@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pytest
+
+    from pytest_touchstone.export.write import Dataset
     from pytest_touchstone.trial import Scorer, Trial
 
 
@@ -72,6 +75,28 @@ def pytest_llm_example(example: dict[str, Any], trial: Trial) -> bool | None:
             if "internal" in trial.tags:
                 return False
             example["prompt"].insert(0, {"role": "system", "content": "You are the support desk."})
+
+    Added in version 0.1.
+    """
+
+
+def pytest_llm_export(dataset: Dataset, config: pytest.Config) -> None:
+    """Take the training data somewhere once they are written: a hub, a bucket, a registry.
+
+    Called with `--llm-export`, once, at the end of the session, in the process that wrote the files (with pytest-xdist, the
+    controlling one); never where the export was stopped by an error. `dataset.folder` is where they lie, `dataset.manifest` what
+    they hold. `dataset.train_file` is None where no trial offered an example. How the run ended does not matter: its trials usually
+    failed. Every implementation is called, until one raises; that is told, the files stay, and a run that would end with status 0 or 1
+    ends with 4.
+
+    Example::
+
+        # conftest.py
+        import shutil
+
+        def pytest_llm_export(dataset, config):
+            if dataset.train_file is not None:
+                shutil.copy(dataset.train_file, config.rootpath / "latest.jsonl")
 
     Added in version 0.1.
     """

@@ -387,7 +387,7 @@ class RunSession:
         self.notes += [Line("red" if line.startswith("not stored") else "", f"recordings: {visible(line)}") for line in report.lines()]
 
     def _export(self) -> None:
-        from pytest_touchstone.export.write import Offer, write_export
+        from pytest_touchstone.export.write import Dataset, Offer, write_export
 
         assert self.settings.export is not None
         raised = [
@@ -407,6 +407,11 @@ class RunSession:
         self.notes += [Line("", f"export: {line}") for line in _export_lines(manifest, self.settings.export)]
         if manifest.holdout_taught:
             self.notes.append(Line("yellow", f"export: {_taught_line(manifest)}"))
+        try:
+            self.config.hook.pytest_llm_export(dataset=Dataset(folder=self.settings.export, manifest=manifest), config=self.config)
+        except Exception as error:
+            msg = f"a pytest_llm_export hook raised {type(error).__name__}: {error}"
+            raise ExportError(msg) from error
 
     def _status_without_failures(self) -> int:
         outcomes = {record.outcome for record in self.records.values()}
