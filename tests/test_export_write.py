@@ -219,6 +219,43 @@ class TestOneCase:
         assert reasons(made) == ["duplicate: the same as the example of support.py::test[case-1]#1"]
 
 
+class TestReplay:
+    def passed(self, number):
+        return offer(another(number, kind="replay", target_source="wire"))
+
+    @pytest.mark.parametrize(("part", "least", "most"), [(0.0, 0, 0), (0.25, 30, 70), (0.5, 75, 125), (1.0, 200, 200)])
+    def test_takes_a_part_of_the_passing_cases(self, tmp_path, part, least, most):
+        offers = [self.passed(number) for number in range(1, 201)]
+        made = write_export(tmp_path, offers=offers, holdout=(), run={}, replay=part)
+        assert least <= made.written <= most
+        left = {f"not replayed: --llm-replay {part:g} leaves this case out"} if part < 1 else set()
+        assert set(reasons(made)) == left
+        assert made.written + made.left_out == 200
+
+    def test_of_a_larger_part_holds_that_of_a_smaller_one(self, tmp_path):
+        offers = [self.passed(number) for number in range(1, 101)]
+        parts = [
+            {entry["case_id"] for entry in write_export(tmp_path, offers=offers, holdout=(), run={}, replay=part).examples}
+            for part in (0.2, 0.6, 1.0)
+        ]
+        assert parts[0] < parts[1] < parts[2]
+
+    def test_takes_all_trials_of_a_case_or_none(self, tmp_path):
+        offers = [
+            offer(another(number, kind="replay", target_source="wire", trial=trial_, completion=(assistant(f"{number} {trial_}"),)))
+            for number in range(1, 51)
+            for trial_ in (1, 2)
+        ]
+        made = write_export(tmp_path, offers=offers, holdout=(), run={}, replay=0.5)
+        taken = [entry["case_id"] for entry in made.examples]
+        assert 0 < len(taken) < 100
+        assert all(taken.count(case_id) == 2 for case_id in taken)
+
+    def test_leaves_every_fix(self, tmp_path):
+        made = write_export(tmp_path, offers=[offer(another(number)) for number in range(1, 51)], holdout=(), run={}, replay=0.0)
+        assert made.by_kind == {"fix": 50}
+
+
 class TestHoldout:
     @pytest.mark.parametrize(
         "made",

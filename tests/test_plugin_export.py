@@ -76,6 +76,28 @@ def test_failures_with_a_target_and_passing_cases_are_written(project, runner):
     assert result.ret == 1
 
 
+def test_a_part_of_the_passing_cases_may_be_taken(project, runner):
+    result = runner.run("--llm-eval", "--llm-export", "training", "--llm-replay", "0")
+    rows, manifest = exported(project)
+    assert [row["completion"][0]["content"] for row in rows] == ["Paris"]
+    reasons = {entry["case_id"]: entry["reason"] for entry in manifest["not_exported"]}
+    assert reasons["right"] == "not replayed: --llm-replay 0 leaves this case out"
+    result.stdout.fnmatch_lines(["export: 1 example written to *training (1 fix)", "export: 5 trials left out (*1 not replayed*)"])
+
+
+@pytest.mark.parametrize("part", ["-0.1", "1.5", "half", "nan"])
+def test_a_part_that_is_none_is_refused(project, runner, part):
+    result = runner.run("--llm-eval", "--llm-export", "training", f"--llm-replay={part}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*argument --llm-replay: '{part}' is not a number from 0 to 1"])
+
+
+def test_replay_without_an_export_is_refused(project, runner):
+    result = runner.run("--llm-eval", "--llm-replay", "0.5")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--llm-replay chooses what --llm-export writes; add --llm-export DIR, or leave it out"])
+
+
 def test_cases_in_quarantine_are_left_out_whether_they_failed_or_passed(project, runner):
     held = "split: train, quarantine: {reason: the vendor answers at random, until: 9999-12-31}"
     (project.path / "cases.yaml").write_text(CASES.replace("split: train", held), encoding="utf-8")

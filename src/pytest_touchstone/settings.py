@@ -85,7 +85,8 @@ class Settings:
     alone.
     `record` is the recording mode, `record_ignore` the paths of JSON body fields that do not tell requests apart.
     `allow_hosts` are host names that replay mode may still reach.
-    `export` is the folder that receives training data, None for no export.
+    `export` is the folder that receives training data, None for no export; `replay` (0 to 1) is the part of the passing train cases that
+    it takes.
     `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
     processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
     nothing runs, and what a run would ask is printed.
@@ -105,6 +106,7 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     judge: JudgeSettings = JudgeSettings()
     export: Path | None = None
+    replay: float = 1.0
     max_in_flight: int | None = None
     max_calls: int | None = None
     max_cost_usd: float | None = None

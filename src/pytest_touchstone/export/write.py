@@ -133,13 +133,16 @@ def write_export(
     offers: Sequence[Offer],
     holdout: Collection[str],
     run: Mapping[str, Any],
+    replay: float = 1.0,
     redact: Callable[[str], str] | None = None,
 ) -> Manifest:
     """Write `train.jsonl`, `manifest.json` and `ledger.jsonl` into `folder`; each offer is in the first or, as a reason, in the second.
 
     `holdout` are the input fingerprints of all holdout cases, selected for this run or not; those of `offers` are added.
-    `run` says what the run was (JSON). `redact` is applied to every text that is written. The same arguments give the same bytes,
-    in whatever order the offers come. A case that failed in any trial gives its fixes only, not its replays beside them.
+    `replay` (0 to 1) is the part of the cases with replays that gives them, chosen by a stable hash of suite and id, so that a larger part
+    holds every smaller one. `run` says what the run was (JSON). `redact` is applied to every text that is written.
+    The same arguments give the same bytes, in whatever order the offers come. A case that failed in any trial gives its fixes only, not
+    its replays beside them.
     Without a single example there is no `train.jsonl`, as `datasets` cannot load an empty file; one of an earlier export is removed.
     The ledger keeps what earlier exports into this folder held, and gains what this one holds.
     The files of anybody else in the folder stay as they are.
@@ -151,7 +154,7 @@ def write_export(
     check_folder(folder)
     earlier = Ledger.read(folder / LEDGER_FILE)
     clean = redact or _unchanged
-    kept, left = _judged(offers, holdout, clean)
+    kept, left = _judged(offers, holdout, clean, replay)
     encoded = encode_trl([candidate.row for candidate in kept])
     if isinstance(encoded, LeftOut):
         left += [(candidate.offer, encoded.reason) for candidate in kept]
@@ -237,7 +240,7 @@ def _entry(candidate: _Candidate, digest: str, clean: Callable[[str], str]) -> T
 
 
 def _judged(
-    offers: Sequence[Offer], holdout: Collection[str], clean: Callable[[str], str]
+    offers: Sequence[Offer], holdout: Collection[str], clean: Callable[[str], str], replay: float
 ) -> tuple[list[_Candidate], list[tuple[Offer, str]]]:
     """Every offer on one of two lists: candidates for the file in their final order, and offers with why they are left out."""
     guarded = _guarded(offers, holdout)
@@ -252,12 +255,19 @@ def _judged(
             result = LeftOut(reason=_LEAKED)
         else:
             result = _candidate(offer, guarded, clean)
+        if isinstance(result, _Candidate) and result.example.kind == "replay" and not _is_replayed(offer, replay):
+            result = LeftOut(reason=f"not replayed: --llm-replay {replay:g} leaves this case out")
         if isinstance(result, LeftOut):
             left.append((offer, result.reason))
         else:
             candidates.append(result)
     candidates.sort(key=_order)
     return _without_repeats(candidates, left), left
+
+
+def _is_replayed(offer: Offer, part: float) -> bool:
+    digest = hashlib.sha256(json.dumps([offer.suite, offer.case_id]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") < part * 2**64
 
 
 def _candidate(offer: Offer, guarded: frozenset[str], clean: Callable[[str], str]) -> _Candidate | LeftOut:

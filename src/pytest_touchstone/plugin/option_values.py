@@ -36,6 +36,18 @@ def read_value(name: str, text: str, read: Callable[[str], T], example: str) -> 
         raise pytest.UsageError(msg) from error
 
 
+def part(text: str) -> float:
+    """The number from 0 to 1 that the text says, for an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        msg = f"{text!r} is not a number from 0 to 1"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
 def positive(text: str) -> int:
     """The whole number of at least 1 that the text says, for an option or an ini key."""
     try:

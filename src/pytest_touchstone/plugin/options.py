@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from pytest_touchstone.errors import SettingsError
-from pytest_touchstone.plugin.option_values import optional, positive, read_value
+from pytest_touchstone.plugin.option_values import optional, part, positive, read_value
 from pytest_touchstone.settings import RECORD_MODES, SPLITS, JudgeSettings, RecordMode, Settings, chosen_store, default_record_mode
 
 if TYPE_CHECKING:
@@ -96,6 +96,13 @@ def add_options(parser: pytest.Parser) -> None:
         "Default: no export. Example: --llm-export training",
     )
     group.addoption(
+        "--llm-replay",
+        type=part,
+        metavar="PART",
+        help="How much of the passing train cases --llm-export writes beside the failing ones, from 0 to 1. A model that sees only what it "
+        "got wrong forgets what it got right. Default: 1.0, all of them. Example: --llm-replay 0.5",
+    )
+    group.addoption(
         "--llm-max-in-flight",
         type=positive,
         metavar="N",
@@ -170,12 +177,15 @@ def read_settings(config: pytest.Config) -> Settings:
     """The settings of this run: the command line wins over ini keys, which win over the defaults.
 
     Raises:
-        pytest.UsageError: an ini value cannot be used.
+        pytest.UsageError: an ini value cannot be used, or an option not without another.
     """
     from pytest_touchstone.plugin.gate_options import read_gate
 
     option = config.option
     export = option.llm_export
+    if option.llm_replay is not None and export is None:
+        msg = "--llm-replay chooses what --llm-export writes; add --llm-export DIR, or leave it out"
+        raise pytest.UsageError(msg)
     return Settings(
         split=option.llm_split,
         limit=option.llm_limit,
@@ -192,6 +202,7 @@ def read_settings(config: pytest.Config) -> Settings:
             timeout_s=_seconds(config, "llm_judge_timeout"),
         ),
         export=None if export is None else Path(config.invocation_params.dir, export),
+        replay=1.0 if option.llm_replay is None else option.llm_replay,
         max_in_flight=option.llm_max_in_flight or optional(config, "llm_max_in_flight_per_host", positive, "8"),
         max_calls=option.llm_max_calls or optional(config, "llm_max_calls", positive, "500"),
         max_cost_usd=option.llm_max_cost or optional(config, "llm_max_cost", _dollars, "2.50"),

@@ -401,6 +401,7 @@ class RunSession:
             self.settings.export,
             offers=[Offer.of(record) for record in self.in_order()],
             holdout=self.holdout,
+            replay=self.settings.replay,
             run={"record": self.settings.record, "judge": self.settings.judge.model},
             redact=self.recorder.redact,
         )
