@@ -9,7 +9,7 @@ from run_samples import COMMIT, SUITE, call, full_record, keep, record, run
 
 from pytest_touchstone.cli import main
 from pytest_touchstone.git import Checkout
-from pytest_touchstone.runs import RunStore
+from pytest_touchstone.runs import GateWord, RunStore
 
 NOTHING = "touchstone: no run is stored yet; pytest --llm-eval stores one, unless llm_store is off (--store names another store)"
 
@@ -106,12 +106,36 @@ class TestRuns:
             checkout=Checkout(commit=f"{bad}{COMMIT}", branch=bad),
             options={"keyword": bad},
             versions={"python": bad},
+            gate=GateWord(result="regressed", lines=(bad,)),
         )
         for command in (("runs",), ("show", made.id), ("history",), ("show", made.id, "--json"), ("runs", "--json")):
             status, out, _ = project.run(*command)
             assert status == 0
             assert not {"\x1b", "\u202e"} & set("".join(out)), command
         assert shown in "".join(project.run("show", made.id)[1])
+
+
+class TestGateWord:
+    def test_of_a_run_is_its_last_column(self, project):
+        for result in ("regressed", None):
+            project.add(record(), gate=GateWord(result=result))
+        project.add(record(), gate=GateWord(result="passed"), complete=False)
+        _, out, _ = project.run("runs")
+        assert sorted(line.split("$0.0000")[-1].rpartition("  ")[2] for line in out[1:]) == ["interrupted", "no decision", "regressed"]
+
+    def test_is_shown_whole(self, project):
+        project.add(record(), gate=GateWord(result="regressed", lines=("refunds: regressed: 9 of 30 cases got worse", "  worse: gift")))
+        _, out, _ = project.run("show", "latest")
+        assert out[out.index("gate") :] == ["gate", "  refunds: regressed: 9 of 30 cases got worse", "    worse: gift"]
+        assert project.json("show", "latest")["gate"] == {
+            "result": "regressed",
+            "lines": ["refunds: regressed: 9 of 30 cases got worse", "  worse: gift"],
+        }
+
+    def test_of_a_run_without_a_gate_is_none(self, project):
+        project.add(record())
+        assert "gate" not in project.run("show", "latest")[1]
+        assert project.json("show", "latest")["gate"] is None
 
 
 class TestShow:

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from pytest_touchstone.runs import GateWord, RunStore
 from pytest_touchstone.settings import ExitStatus
 
 TEST = """
@@ -94,6 +95,22 @@ class TestDecisions:
                 "*29 passed, 1 worse in *",
             ]
         )
+
+    def test_what_was_decided_is_stored_with_the_run(self, shop):
+        shop.accept()
+        result = shop.gate(failing=some(1, 9))
+        store = RunStore.open(".touchstone/runs.db", base=shop.path)
+        gated, accepted = store.runs()
+        assert (gated.exit_status, gated.gate.result) == (ExitStatus.REGRESSED, "regressed")
+        assert gated.gate.lines[0] == "test_shop.py::test_shop: regressed: 9 of 30 cases got worse, 0 got better"
+        assert [line for line in gated.gate.lines if line not in result.outlines] == []
+        assert accepted.gate is None
+
+    def test_why_nothing_was_decided_is_stored_with_the_run(self, shop):
+        shop.accept()
+        shop.gate("--snapshot-update")
+        newest = RunStore.open(".touchstone/runs.db", base=shop.path).runs(limit=1)[0]
+        assert newest.gate == GateWord(result=None, lines=("the baseline was updated, so nothing is held against it",))
 
     def test_many_flips_are_a_regression_with_a_status_of_its_own(self, shop):
         shop.accept()

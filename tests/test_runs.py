@@ -20,7 +20,7 @@ from run_samples import COMMIT, SUITE, call, full_record, keep, record, run
 from pytest_touchstone.errors import StoreError
 from pytest_touchstone.git import Checkout
 from pytest_touchstone.recording.redact import Redactor
-from pytest_touchstone.runs import Figures, RunStore
+from pytest_touchstone.runs import Figures, GateWord, RunStore
 from pytest_touchstone.trial import TrialRecord, prompt_hash
 
 SECRET = "hunter22hunter22"
@@ -74,7 +74,8 @@ def without_messages(record):
 class TestRoundTrip:
     def test_a_run_comes_back_as_it_was(self, store):
         records = [full_record(), record("gift")]
-        stored = run(records, complete=False, exit_status=1, checkout=Checkout(commit=COMMIT, dirty=True, branch=None))
+        gate = GateWord(result="regressed", lines=("support: regressed: 1 of 2 cases got worse", "  worse: ünïcode"))
+        stored = run(records, complete=False, exit_status=1, checkout=Checkout(commit=COMMIT, dirty=True, branch=None), gate=gate)
         store.add(stored, records, redact=keep)
         assert store.runs() == [stored]
         assert store.records(stored) == [without_messages(record) for record in records]

@@ -10,7 +10,7 @@ from run_samples import full_record, keep, record, run
 
 from pytest_touchstone import runs_schema
 from pytest_touchstone.errors import StoreError
-from pytest_touchstone.runs import RunStore
+from pytest_touchstone.runs import GateWord, RunStore
 
 STORES = Path(__file__).parent / "stores"
 
@@ -39,6 +39,7 @@ def test_a_file_of_every_version_is_read_and_written(version, tmp_path):
     (old,) = store.runs()
     assert (old.id, old.complete, old.exit_status) == ("20260131-235959-0a1b2c", True, 1)
     assert (old.checkout.branch, old.options, old.models) == ("main", {"record": "none"}, ("gpt-test",))
+    assert old.gate == (None if version == 1 else GateWord(result="regressed", lines=("refunds: regressed", "  worse: gift")))
     failed, passed = store.records(old)
     assert (failed.outcome, failed.must_pass, failed.tags, failed.number) == ("failed", True, ("refunds", "ünïcode"), 3)
     assert [(score.name, score.passed) for score in failed.scores] == [("exact_match", False), ("judge", None)]
@@ -65,7 +66,9 @@ def test_each_migration_is_applied_once_and_noted(tmp_path, monkeypatch):
         RunStore.open("runs.db", base=tmp_path)
     assert "note TEXT" in dump(tmp_path / "runs.db")
     connection = sqlite3.connect(tmp_path / "runs.db")
-    assert connection.execute("SELECT version FROM touchstone_schema ORDER BY version").fetchall() == [(1,), (2,)]
+    assert connection.execute("SELECT version FROM touchstone_schema ORDER BY version").fetchall() == [
+        (version,) for version in range(1, len(more) + 1)
+    ]
     connection.close()
     assert (tmp_path / "runs.db").stat().st_mtime_ns > before
 
@@ -74,7 +77,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch)
     RunStore.open("runs.db", base=tmp_path).add(run(), [full_record()], redact=keep)
     before = dump(tmp_path / "runs.db")
     monkeypatch.setattr(runs_schema, "MIGRATIONS", (*runs_schema.MIGRATIONS, ("CREATE TABLE half (a INTEGER)", "CREATE NONSENSE")))
-    monkeypatch.setattr(runs_schema, "KNOWN", 2)
+    monkeypatch.setattr(runs_schema, "KNOWN", runs_schema.KNOWN + 1)
     with pytest.raises(StoreError, match=r"^runs\.db: near \"NONSENSE\": syntax error; nothing was changed$"):
         RunStore.open("runs.db", base=tmp_path)
     assert dump(tmp_path / "runs.db") == before
@@ -97,6 +100,6 @@ def test_a_newer_one_is_refused(tmp_path):
     with pytest.raises(StoreError) as error:
         RunStore.open("runs.db", base=tmp_path)
     assert str(error.value) == (
-        "runs.db: it was written by a newer pytest-touchstone (schema 7, this one knows 1); "
+        "runs.db: it was written by a newer pytest-touchstone (schema 7, this one knows 2); "
         "upgrade pytest-touchstone, or name another store with llm_store"
     )

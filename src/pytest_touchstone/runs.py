@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pytest_touchstone.gate import Result
     from pytest_touchstone.runs_database import Database, Statements
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -35,12 +36,20 @@ _LATEST = re.compile(r"latest(?:~([0-9]{1,6}))?")
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateWord:
+    """What the gate said of a run when it ended: its decision, None where it made none, and its lines, which also say why."""
+
+    result: Result | None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One session's trials: when, of which code, with which options, models, judges and prompts.
 
     `started` and `ended` are UTC, as `2026-01-31T23:59:59.123456Z`. `complete` is whether every trial that was planned had its turn.
     `exit_status` is that of pytest. `models` are those of the app's calls, `judges` identities, `prompts` the hashes of the app's system
-    prompts; each sorted.
+    prompts; each sorted. `gate` is None where the run had no gate.
     """
 
     id: str
@@ -54,6 +63,7 @@ class Run:
     models: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
+    gate: GateWord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +107,7 @@ def new_run(
     checkout: Checkout,
     options: Mapping[str, JsonValue],
     versions: Mapping[str, str],
+    gate: GateWord | None = None,
 ) -> Run:
     """A run of these trials, under an id of its own: the second in which it started, and six random digits."""
     calls = [call for record in records for call in record.calls if call.role == "app"]
@@ -112,6 +123,7 @@ def new_run(
         models=tuple(sorted({call.model for call in calls})),
         judges=tuple(sorted({score.judge for record in records for score in record.scores if score.judge})),
         prompts=tuple(sorted({call.prompt_hash for call in calls if call.prompt_hash})),
+        gate=gate,
     )
 
 
@@ -255,7 +267,7 @@ def is_latest(text: str) -> bool:
 
 _RUN: tuple[str, ...] = (
     "id", "started", "ended", "complete", "exit_status", "git_commit", "git_dirty", "git_branch",
-    "options", "versions", "models", "judges", "prompts",
+    "options", "versions", "models", "judges", "prompts", "gate",
 )  # fmt: skip
 _TRIAL: tuple[str, ...] = (
     "run_id", "place", "suite", "case_id", "content_hash", "trial_number", "outcome", "output", "duration_s", "details",
@@ -297,6 +309,7 @@ def _run_values(run: Run, redact: Callable[[str], str]) -> dict[str, object]:
         "git_commit": run.checkout.commit,
         "git_dirty": None if run.checkout.dirty is None else int(run.checkout.dirty),
         "git_branch": None if run.checkout.branch is None else _text(redact(run.checkout.branch)),
+        "gate": None if run.gate is None else _json(_redacted(dataclasses.asdict(run.gate), redact)),
         **texts,
     }
 
@@ -315,7 +328,12 @@ def _run(values: Mapping[str, Any]) -> Run:
         models=tuple(json.loads(values["models"])),
         judges=tuple(json.loads(values["judges"])),
         prompts=tuple(json.loads(values["prompts"])),
+        gate=None if values["gate"] is None else _gate_word(json.loads(values["gate"])),
     )
+
+
+def _gate_word(values: Mapping[str, Any]) -> GateWord:
+    return GateWord(result=values["result"], lines=tuple(values["lines"]))
 
 
 def _trial_values(

@@ -67,6 +67,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    ("ALTER TABLE touchstone_run ADD COLUMN gate TEXT",),
 )
 KNOWN = len(MIGRATIONS)
 

@@ -19,6 +19,7 @@ from pytest_touchstone.baseline import by_suite, entry_name, entry_of, test_of, 
 from pytest_touchstone.gate import compare, evidence
 from pytest_touchstone.git import checkout
 from pytest_touchstone.plugin.extent import EXTENT, Extent
+from pytest_touchstone.plugin.gate_options import GATE
 from pytest_touchstone.report.terminal import Line
 from pytest_touchstone.text import visible
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from pytest_touchstone.trial import TrialRecord
 
 BASELINES = "touchstone-baselines"
-GATE = "touchstone-gate"
 MAX_NAMED = 20
 ORDER: tuple[Status, ...] = ("worse", "better", "flaky", "same", "new", "removed", "changed_case", "changed_judge", "unscored")
 

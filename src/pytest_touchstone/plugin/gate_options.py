@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_touchstone.gate_rules import Rule
 
 MARKER = "llm_gate"
+GATE = "touchstone-gate"
 
 
 def add_gate_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:

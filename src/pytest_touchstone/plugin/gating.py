@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_touchstone.gate import Decision, Evidence, Policy
     from pytest_touchstone.report.terminal import Style
+    from pytest_touchstone.runs import GateWord
     from pytest_touchstone.settings import GateSettings
 
 # The statuses that a decision may take the place of: all is well, or trials failed, broke or were left out.
@@ -73,6 +74,12 @@ class Gate:
         session.items.extend(more)  # pytest's loop goes on with what it finds behind the last test
         session.testscollected += len(more)
         self._say("", f"second stage: every case of {', '.join(suites)} was tried {self.settings.stage2} more times")
+
+    def word(self) -> GateWord:
+        """What there is to say once the session has finished."""
+        from pytest_touchstone.runs import GateWord
+
+        return GateWord(result=self.decision.result if self.decision else None, lines=tuple(line.text for line in self._lines))
 
     # The decision
 

@@ -120,7 +120,7 @@ def _register_session(config: pytest.Config, settings: Settings, recorder: Recor
     config.pluginmanager.register(run, "touchstone-session")
     # Of those that want to be last, the latest is: the decision comes after all others, and what is stored after the decision.
     if settings.gate.mode == "regression":
-        from pytest_touchstone.plugin.baselines import GATE
+        from pytest_touchstone.plugin.gate_options import GATE
         from pytest_touchstone.plugin.gating import Gate
 
         config.pluginmanager.register(Gate(config, settings.gate, marked=run.marked, plan=run.plan), GATE)

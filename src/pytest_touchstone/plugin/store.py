@@ -16,6 +16,7 @@ import pytest
 
 from pytest_touchstone.files import keep_out_of_git
 from pytest_touchstone.git import CheckoutQuestion
+from pytest_touchstone.plugin.gate_options import GATE
 from pytest_touchstone.report.terminal import Line
 from pytest_touchstone.settings import Settings
 from pytest_touchstone.text import visible
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pytest_touchstone.plugin.gating import Gate
     from pytest_touchstone.trial import TrialRecord
 
 STORE = "touchstone-store"
@@ -85,6 +87,7 @@ class RunKeeper:
     def _store(self, records: list[TrialRecord], exit_status: int) -> list[Line]:
         from pytest_touchstone.runs import RunStore, new_run
 
+        gate: Gate | None = self.config.pluginmanager.get_plugin(GATE)
         run = new_run(
             records,
             started=self.started,
@@ -94,6 +97,7 @@ class RunKeeper:
             checkout=self.question.answer(),
             options=self._options(),
             versions=_versions(),
+            gate=None if gate is None else gate.word(),
         )
         try:
             RunStore.open(self.target, base=self.config.rootpath).add(run, records, redact=self.redact)

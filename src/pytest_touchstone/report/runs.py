@@ -55,6 +55,8 @@ def run_lines(run: Run, records: Sequence[TrialRecord], *, all_failures: bool = 
     suites = summarize(records)
     lines = [Line("bold", f"run {run.id}"), *(Line("", f"  {line}") for line in provenance_lines(run))]
     lines += [Line("", ""), *summary_table(suites, all_tags=True), *call_lines(suites)]
+    if run.gate is not None:
+        lines += [Line("", ""), Line("bold", "gate"), *(Line("", f"  {visible(line)}") for line in run.gate.lines)]
     failures = [record for record in records if record.outcome != "passed"]
     shown = failures if all_failures else failures[:MAX_FAILURES]
     if shown:
@@ -144,8 +146,14 @@ def _row(run: Run, figures: Figures) -> tuple[str, ...]:
         f"{figures.trials - known:,}",
         _percent(figures.pass_rate),
         cost,
-        "" if run.complete else "interrupted",
+        _ending(run),
     )
+
+
+def _ending(run: Run) -> str:
+    if not run.complete:
+        return "interrupted"
+    return visible(run.gate.result or "no decision") if run.gate else ""
 
 
 def _trial_name(record: TrialRecord, records: Sequence[TrialRecord]) -> str:
