@@ -340,6 +340,11 @@ class TestLedger:
         assert manifest_of(tmp_path)["holdout_taught"] == [entry(1, first.train_sha256)]
         assert [row["prompt"] for row in rows_of(tmp_path)] == [[user("Question 2")]]
 
+    def test_knows_a_suite_again_whose_file_has_an_odd_name(self, tmp_path):
+        export(tmp_path, offer(another(1, suite="test_\udcff.py::test")), offer(another(2)))
+        made = export(tmp_path, offer(another(2)), offer(another(1, suite="test_\udcff.py::test"), split="holdout"))
+        assert [line["suite"] for line in made.holdout_taught] == ["test_\\udcff.py::test"]
+
     def test_stands_beside_nothing_else_where_the_rest_is_not_committed(self, tmp_path):
         export(tmp_path, offer(another(1)))
         (tmp_path / "train.jsonl").unlink()

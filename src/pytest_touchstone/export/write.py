@@ -224,15 +224,22 @@ def _guarded(offers: Iterable[Offer], holdout: Collection[str]) -> frozenset[str
 
 def _taught(earlier: Ledger, offers: Iterable[Offer], holdout: Collection[str], clean: Callable[[str], str]) -> tuple[Taught, ...]:
     offers = [*offers]
-    held = {(clean(offer.suite), clean(offer.case_id)) for offer in offers if offer.split == "holdout"}
+    held = {_case_name(offer, clean) for offer in offers if offer.split == "holdout"}
     return earlier.taught(held, _guarded(offers, holdout))
+
+
+def _case_name(offer: Offer, clean: Callable[[str], str]) -> tuple[str, str]:
+    """Suite and id as the ledger has them: half characters, which the name of a file may hold, as escapes."""
+    suite, case_id = (clean(text).encode("utf-8", "backslashreplace").decode() for text in (offer.suite, offer.case_id))
+    return suite, case_id
 
 
 def _entry(candidate: _Candidate, digest: str, clean: Callable[[str], str]) -> Taught:
     offer = candidate.offer
+    suite, case_id = _case_name(offer, clean)
     return Taught(
-        suite=clean(offer.suite),
-        case_id=clean(offer.case_id),
+        suite=suite,
+        case_id=case_id,
         input_fingerprint=candidate.example.input_fingerprint,
         content_hash=offer.content_hash,
         export=digest,
