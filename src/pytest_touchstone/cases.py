@@ -346,8 +346,12 @@ def content_hash(**fields: JsonValue) -> str:
 
 def default_split(name: str) -> Split:
     """The split of a case that names none: a stable hash of its group, or else of its id, puts 20 % of these names into `holdout`."""
-    bucket = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") % 100
-    return "holdout" if bucket < HOLDOUT_PERCENT else "train"
+    return "holdout" if stable_number(name) % 100 < HOLDOUT_PERCENT else "train"
+
+
+def stable_number(text: str) -> int:
+    """A number below 2**64 that depends on nothing but the text: for choices that are made again the same way on any machine."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 def problems_of(error: ValidationError) -> list[Problem]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 QUOTE_WIDTH = 120
 
@@ -58,6 +62,16 @@ def quote(value: object, width: int = QUOTE_WIDTH) -> str:
         return shorten(json.dumps(value, ensure_ascii=False), width)
     except (TypeError, ValueError, RecursionError):
         return f"<{type(value).__name__}>"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first `most` (>= 1) names, and how many more there are; the names as they are.
+
+    >>> listed(["a", "b", "c"], 2), listed(["a"], 2)
+    ('a, b and 1 more', 'a')
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -69,7 +69,9 @@ class Ledger:
 
     def with_(self, entries: Iterable[Taught]) -> Ledger:
         """The ledger with more entries, sorted; of an input that it knew, the first entry stays."""
-        known = {entry.key: entry for entry in (*reversed([*entries]), *reversed(self.entries))}
+        known: dict[tuple[str, str, str], Taught] = {}
+        for entry in (*self.entries, *entries):
+            known.setdefault(entry.key, entry)
         return Ledger(entries=tuple(known[key] for key in sorted(known)))
 
     def taught(self, cases: Collection[tuple[str, str]], inputs: Collection[str]) -> tuple[Taught, ...]:
@@ -78,5 +80,4 @@ class Ledger:
 
     def encode(self) -> bytes:
         """What the file holds: a JSON object a line, so that git merges what two branches add."""
-        lines: list[dict[str, Any]] = [entry.model_dump() for entry in self.entries]
-        return b"".join(json.dumps(line, ensure_ascii=True).encode() + b"\n" for line in lines)
+        return b"".join(json.dumps(entry.model_dump()).encode() + b"\n" for entry in self.entries)

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from pytest_touchstone.cases import stable_number
 from pytest_touchstone.errors import ExportError
 from pytest_touchstone.export.example import Example, LeftOut, plain, validate_example
 from pytest_touchstone.export.formats import TRL_FORMAT, encode_trl, trl_row
@@ -151,10 +152,10 @@ def write_export(
         ExportError: the folder or its ledger cannot be used, or an example or `run` is not fit to be written; nothing was written.
         OSError: the disk failed; each file is either the old or the new one.
     """
-    check_folder(folder)
-    earlier = Ledger.read(folder / LEDGER_FILE)
+    earlier = check_folder(folder)
     clean = redact or _unchanged
-    kept, left = _judged(offers, holdout, clean, replay)
+    guarded = _guarded(offers, holdout)
+    kept, left = _judged(offers, guarded, clean, replay)
     encoded = encode_trl([candidate.row for candidate in kept])
     if isinstance(encoded, LeftOut):
         left += [(candidate.offer, encoded.reason) for candidate in kept]
@@ -174,8 +175,11 @@ def write_export(
         train_bytes=len(data) if kept else None,
         tool_calls=sum(_holds_tool_calls(candidate.example) for candidate in kept),
         anchored=cast("Encoded", encoded).anchored,
-        holdout_inputs=len(_guarded(offers, holdout)),
-        holdout_taught=tuple(entry.model_dump() for entry in _taught(earlier, offers, holdout, clean)),
+        holdout_inputs=len(guarded),
+        holdout_taught=tuple(
+            entry.model_dump()
+            for entry in earlier.taught({_case_name(offer, clean) for offer in offers if offer.split == "holdout"}, guarded)
+        ),
         examples=tuple(_exported(candidate, line, clean) for candidate, line in zip(kept, lines, strict=True)),
         not_exported=tuple(_missing(offer, reason, clean) for offer, reason in sorted(left, key=_left_order)),
         run=_run_info(run, clean),
@@ -185,8 +189,8 @@ def write_export(
     return manifest
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that an export cannot use; cheap, so it can be asked before a run is paid for.
+def check_folder(folder: Path) -> Ledger:
+    """The ledger of a folder that an export can use; refuses any other; cheap, so it can be asked before a run is paid for.
 
     Raises:
         ExportError: it is no folder, or what an export would replace there is no plain file or not an export's, or its ledger is broken.
@@ -203,7 +207,7 @@ def check_folder(folder: Path) -> None:
     if paths and not _is_ours(folder / MANIFEST_FILE):
         msg = f"{paths[0]}: was not written by an export (no manifest of one is there); move it away or choose another folder"
         raise ExportError(msg)
-    Ledger.read(ledger)
+    return Ledger.read(ledger)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,12 +224,6 @@ def _unchanged(text: str) -> str:
 
 def _guarded(offers: Iterable[Offer], holdout: Collection[str]) -> frozenset[str]:
     return frozenset(holdout) | {offer.input_fingerprint for offer in offers if offer.split == "holdout" and offer.input_fingerprint}
-
-
-def _taught(earlier: Ledger, offers: Iterable[Offer], holdout: Collection[str], clean: Callable[[str], str]) -> tuple[Taught, ...]:
-    offers = [*offers]
-    held = {_case_name(offer, clean) for offer in offers if offer.split == "holdout"}
-    return earlier.taught(held, _guarded(offers, holdout))
 
 
 def _case_name(offer: Offer, clean: Callable[[str], str]) -> tuple[str, str]:
@@ -247,10 +245,9 @@ def _entry(candidate: _Candidate, digest: str, clean: Callable[[str], str]) -> T
 
 
 def _judged(
-    offers: Sequence[Offer], holdout: Collection[str], clean: Callable[[str], str], replay: float
+    offers: Sequence[Offer], guarded: frozenset[str], clean: Callable[[str], str], replay: float
 ) -> tuple[list[_Candidate], list[tuple[Offer, str]]]:
     """Every offer on one of two lists: candidates for the file in their final order, and offers with why they are left out."""
-    guarded = _guarded(offers, holdout)
     held = {(offer.suite, offer.case_id) for offer in offers if offer.split == "holdout"}
     hashes = {offer.content_hash for offer in offers if offer.split == "holdout"}
     candidates: list[_Candidate] = []
@@ -261,9 +258,7 @@ def _judged(
         elif offer.content_hash in hashes or offer.input_fingerprint in guarded:
             result = LeftOut(reason=_LEAKED)
         else:
-            result = _candidate(offer, guarded, clean)
-        if isinstance(result, _Candidate) and result.example.kind == "replay" and not _is_replayed(offer, replay):
-            result = LeftOut(reason=f"not replayed: --llm-replay {replay:g} leaves this case out")
+            result = _candidate(offer, guarded, clean, replay)
         if isinstance(result, LeftOut):
             left.append((offer, result.reason))
         else:
@@ -272,12 +267,7 @@ def _judged(
     return _without_repeats(candidates, left), left
 
 
-def _is_replayed(offer: Offer, part: float) -> bool:
-    digest = hashlib.sha256(json.dumps([offer.suite, offer.case_id]).encode()).digest()
-    return int.from_bytes(digest[:8], "big") < part * 2**64
-
-
-def _candidate(offer: Offer, guarded: frozenset[str], clean: Callable[[str], str]) -> _Candidate | LeftOut:
+def _candidate(offer: Offer, guarded: frozenset[str], clean: Callable[[str], str], replay: float) -> _Candidate | LeftOut:
     if offer.example is None:
         return LeftOut(reason=offer.reason or "no example was offered")
     example = validate_example(offer.example)
@@ -291,6 +281,8 @@ def _candidate(offer: Offer, guarded: frozenset[str], clean: Callable[[str], str
     row = trl_row(cleaned)
     if isinstance(row, LeftOut):
         return row
+    if example.kind == "replay" and stable_number(json.dumps([offer.suite, offer.case_id])) >= replay * 2**64:
+        return LeftOut(reason=f"not replayed: --llm-replay {replay:g} leaves this case out")
     return _Candidate(offer=offer, example=cleaned, row=row, text=json.dumps(row, sort_keys=True))
 
 

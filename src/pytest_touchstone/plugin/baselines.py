@@ -21,7 +21,7 @@ from pytest_touchstone.git import checkout
 from pytest_touchstone.plugin.extent import EXTENT, Extent
 from pytest_touchstone.plugin.gate_options import GATE
 from pytest_touchstone.report.terminal import Line
-from pytest_touchstone.text import visible
+from pytest_touchstone.text import listed, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -284,7 +284,7 @@ class Baselines:
             yield from _named("red", "worse", [held.passed for held in self._compared if held.change.status == "worse"])
         new = [held.name for held in self._compared if held.change.status == "new"]
         if new:
-            yield "", f"not in the baseline: {_listed(new)}; --snapshot-update accepts them"
+            yield "", f"not in the baseline: {listed(new, MAX_NAMED)}; --snapshot-update accepts them"
         if self._accepted:
             yield "", f"accepted {_counts(Counter(held.change.status for held in self._accepted))}"
         yield from _named("yellow", "accepted as worse", [held.passed for held in self._accepted if held.fell])
@@ -306,8 +306,3 @@ def _named(style: Style, what: str, names: Sequence[str]) -> Iterator[tuple[Styl
         yield style, f"{what}: {name}"
     if len(names) > MAX_NAMED:
         yield style, f"{what}: {len(names) - MAX_NAMED:,} more"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

@@ -75,12 +75,6 @@ class Gate:
         session.testscollected += len(more)
         self._say("", f"second stage: every case of {', '.join(suites)} was tried {self.settings.stage2} more times")
 
-    def word(self) -> GateWord:
-        """What there is to say once the session has finished."""
-        from pytest_touchstone.runs import GateWord
-
-        return GateWord(result=self.decision.result if self.decision else None, lines=tuple(line.text for line in self._lines))
-
     # The decision
 
     @pytest.hookimpl(trylast=True)
@@ -100,6 +94,12 @@ class Gate:
                 session.exitstatus = ExitStatus.REGRESSED
             elif status == pytest.ExitCode.OK:
                 session.exitstatus = ExitStatus.UNDECIDED
+
+    def word(self) -> GateWord:
+        """What there is to say once the session has finished."""
+        from pytest_touchstone.runs import GateWord
+
+        return GateWord(result=self.decision.result if self.decision else None, lines=tuple(line.text for line in self._lines))
 
     def _decide(self) -> None:
         baseline, run = self._sides()

@@ -32,7 +32,7 @@ from pytest_touchstone.report.model import summarize
 from pytest_touchstone.report.repeats import repeat_lines
 from pytest_touchstone.report.terminal import Line, call_lines, from_pairs, plain, quarantine_lines, summary_table
 from pytest_touchstone.settings import ExitStatus
-from pytest_touchstone.text import visible
+from pytest_touchstone.text import listed, visible
 from pytest_touchstone.trial import TrialRecord
 
 if TYPE_CHECKING:
@@ -485,11 +485,9 @@ def _taught_line(manifest: Manifest) -> str:
     from pytest_touchstone.export.ledger import MAX_NAMED
 
     names = list(dict.fromkeys(f"{entry['suite']} {entry['case_id']}" for entry in manifest.holdout_taught))
-    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
-    return visible(
-        f"{_counted(len(names), 'holdout case')} had been in earlier exports, so what was trained on those cannot be measured by them: "
-        f"{', '.join(names[:MAX_NAMED])}{more}"
-    )
+    count = _counted(len(names), "holdout case")
+    told = f"{count} had been in earlier exports, so what was trained on those cannot be measured by them"
+    return visible(f"{told}: {listed(names, MAX_NAMED)}")
 
 
 def _counted(count: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_touchstone.report.terminal import Line
-from pytest_touchstone.text import shorten
+from pytest_touchstone.text import listed, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +50,5 @@ def _flaky(tried: Sequence[Evidence], *, every: bool) -> str:
     flaky = sorted((case for case in tried if case.flaky), key=lambda case: abs(2 * case.passes - case.trials) / case.trials)
     if not flaky:
         return "none is flaky"
-    named = [f"{shorten(case.case_id)} ({case.passes} of {case.trials})" for case in (flaky if every else flaky[:NAMED])]
-    more = f" and {len(flaky) - len(named):,} more" if len(flaky) > len(named) else ""
-    return f"{len(flaky):,} flaky: {', '.join(named)}{more}"
+    named = [f"{shorten(case.case_id)} ({case.passes} of {case.trials})" for case in flaky]
+    return f"{len(flaky):,} flaky: {listed(named, len(named) if every else NAMED)}"
