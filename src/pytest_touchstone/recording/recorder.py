@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pytest_touchstone.recording.evidence import Evidence
     from pytest_touchstone.recording.key import KeyRules
     from pytest_touchstone.recording.pace import Pace, Paces, Slot
+    from pytest_touchstone.recording.wire import Api
     from pytest_touchstone.settings import RecordMode
     from pytest_touchstone.trial import Call, Role
 
@@ -397,7 +398,7 @@ class Exchange:
         self._recorder = recorder
         self._scope = scope
         self._asked = asked
-        self._api = api_of(asked)
+        self._api: Api | None = api_of(asked)
         self._url = url
         self._occurrence = occurrence
         self._role: Role = current_role()
