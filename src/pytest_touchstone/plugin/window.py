@@ -65,7 +65,7 @@ class Started:
     body: Body | None = None
     taken: bool = False
     given: bool = False
-    hooks: dict[Any, _Turn] = field(default_factory=dict)
+    hooks: dict[Any, _Turn] = field(default_factory=dict[Any, "_Turn"])
 
     @property
     def done(self) -> bool:
