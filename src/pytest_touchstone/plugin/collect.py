@@ -119,7 +119,7 @@ def _share_locations(items: Iterable[pytest.Item]) -> None:
         first = firsts.setdefault((item.parent, item.originalname), item)
         path, line, name = first.location
         if first is not item and name.endswith(first.name):
-            item.__dict__["location"] = (path, line, name.removesuffix(first.name) + item.name)
+            cast("dict[str, Any]", item.__dict__)["location"] = (path, line, name.removesuffix(first.name) + item.name)
 
 
 def fingerprint(case: Case) -> str:
