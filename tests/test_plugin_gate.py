@@ -234,8 +234,12 @@ class TestSubtests:
     def shop(self, shop):
         shop.write(cases=12)
         source = (shop.path / "test_shop.py").read_text(encoding="utf-8").replace("def test_shop(case)", "def test_shop(case, subtests)")
-        source = source.replace("    case.check(exact_match())", "    for _ in range(2):\n        with subtests.test(): assert case.output == 'ok'")
-        source = source.replace("    if numbers", "    with subtests.test(): assert numbers != 'torn' and 1 / (numbers != 'zero')\n    if numbers")
+        source = source.replace(
+            "    case.check(exact_match())", "    for _ in range(2):\n        with subtests.test(): assert case.output == 'ok'"
+        )
+        source = source.replace(
+            "    if numbers", "    with subtests.test(): assert numbers != 'torn' and 1 / (numbers != 'zero')\n    if numbers"
+        )
         (shop.path / "test_shop.py").write_text(source, encoding="utf-8")
         return shop
 

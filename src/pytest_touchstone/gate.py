@@ -746,7 +746,8 @@ class _Draft:
         if all(case.before is None for case in self.cases):
             text = "there is no baseline of this suite; accept one with --snapshot-update"
         else:
-            text = f"{_cases(n)} can be compared with the baseline, and {self.policy.min_cases:,} {'is' if self.policy.min_cases == 1 else 'are'} wanted"
+            wanted = f"{self.policy.min_cases:,} {'is' if self.policy.min_cases == 1 else 'are'} wanted"
+            text = f"{_cases(n)} can be compared with the baseline, and {wanted}"
         yield Reason(rule="cases", effect="undecided", text=text)
 
     def _cost(self) -> Level:

@@ -44,7 +44,9 @@ def add_gate_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         help="With --llm-gate regression: once a suite has shown that it regressed, leave out the rest of its trials; costs half of alpha. "
         "Default: ini llm_gate_stop_early, else every trial is made. Example: --llm-gate-stop-early",
     )
-    parser.addini("llm_gate_stop_early", "Whether suites that have regressed are stopped, as --llm-gate-stop-early.", type="bool", default=False)
+    parser.addini(
+        "llm_gate_stop_early", "Whether suites that have regressed are stopped, as --llm-gate-stop-early.", type="bool", default=False
+    )
     for rule in RULES:
         option = f"--llm-{rule.name}"
         told = f"{rule.effect} Default: ini {rule.ini}, else {rule.default}. Example: {option} {rule.example}"

@@ -222,7 +222,7 @@ class TwoStages:
         ready = [node for node in there if node in self._collections]
         if there and not ready:
             return  # all have died, and those in their place have yet to tell their tests
-        if not any([self._further(self._collections[node]) for node in ready]):
+        if not any(self._further(self._collections[node]) for node in ready):
             self._over = True
             return
         self._second = True

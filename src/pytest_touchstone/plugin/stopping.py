@@ -1,4 +1,4 @@
-"""Which suites are tried no more, because the gate has seen enough of them: said by the controlling process, asked by those that run tests."""
+"""Which suites are tried no more: the controlling process says it, and those that run tests ask."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _new_file(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix="stopped-", suffix=".jsonl", dir=folder)
     except OSError as error:
-        msg = f"{folder}: workers cannot be told of stopped suites there ({error}); make the folder writable, or leave --llm-gate-stop-early out"
+        msg = f"{folder}: workers cannot be told there what is stopped ({error}); make it writable, or leave --llm-gate-stop-early out"
         raise pytest.UsageError(msg) from error
     os.close(handle)
     return Path(name)
