@@ -136,6 +136,11 @@ class Gate:
         self._session.testscollected = len(collection) + len(wanted)
         return {place: trial.nodeid for place, trial in wanted.items()}
 
+    def _second_stage_in_words(self, again: tuple[str, ...]) -> str:
+        left = sum(record.outcome == "not_run" for record in self.accounts.records.values() if record.suite in again)
+        but = f", but {left:,} of their trials did not run" if left else ""
+        return f"second stage: every case of {', '.join(again)} was tried {self.settings.stage2} more times{but}"
+
     def _nodeid_again(self, trial: TrialRecord, number: int) -> str:
         behind = self.accounts.behind
         return nodeid_again(trial.nodeid, number, behind=behind.get(trial.nodeid, behind[trial.suite]))
@@ -143,13 +148,11 @@ class Gate:
     def _suspicious(self) -> tuple[str, ...]:
         """The suites that are tried again; decided once, when every trial of the first stage is in."""
         if self._again is None:
-            session = self._session
-            stopped = session is None or session.shouldstop or session.shouldfail
-            baseline, run = self._sides()
-            found = () if stopped or not self._has_second_stage else suspicious(baseline, run, policies=self._policies(run))
-            self._again = tuple(suite for suite in found if suite not in (self._early or {}))
-            if self._again:
-                self._say("", f"second stage: every case of {', '.join(self._again)} was tried {self.settings.stage2} more times")
+            session, self._again = self._session, ()
+            if self._has_second_stage and session is not None and not (session.shouldstop or session.shouldfail):
+                baseline, run = self._sides()
+                found = suspicious(baseline, run, policies=self._policies(run))
+                self._again = tuple(suite for suite in found if suite not in (self._early or {}))
         return self._again
 
     # The decision
@@ -160,6 +163,8 @@ class Gate:
         if self.config.getoption("collectonly"):
             return
         status = session.exitstatus
+        if self._again:
+            self._say("", self._second_stage_in_words(self._again))
         if self.config.option.update_snapshots:
             self._say("", "the baseline was updated, so nothing is held against it")
         elif status in DECIDABLE:

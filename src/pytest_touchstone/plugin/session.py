@@ -106,7 +106,7 @@ def _register_runner(config: pytest.Config, settings: Settings, recorder: Record
         alone_fixtures=settings.alone_fixtures,
         owned=runner.owned,
         without_trial=without_trial,
-        left_out=lambda item: limits.spent() or stopping.why(suite_of(item)),
+        left_out=lambda item: limits.spent() or (stopping.why(suite_of(item)) if settings.gate.stop_early else None),
     )
     config.pluginmanager.register(window, WINDOW)
     if settings.gate.stage2 and hasattr(config, "workerinput") and is_held_against_baseline(config, settings.gate):
