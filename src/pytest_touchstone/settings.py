@@ -65,12 +65,13 @@ class GateSettings:
     """What decides whether a run may pass.
 
     `mode` strict: each failing test fails the run; regression: the run is held against the baseline. `stage2` is how often every case of
-    a suspicious suite is tried once more (0: no second stage). `given` are fields of the policy from the command line, `ini` from the ini
-    file; the markers of a suite stand between the two.
+    a suspicious suite is tried once more (0: no second stage); with `stop_early`, a suite that has shown that it regressed is tried no
+    more. `given` are fields of the policy from the command line, `ini` from the ini file; the markers of a suite stand between the two.
     """
 
     mode: GateMode = "strict"
     stage2: int = 0
+    stop_early: bool = False
     given: Mapping[str, Any] = field(default_factory=dict[str, Any])
     ini: Mapping[str, Any] = field(default_factory=dict[str, Any])
 

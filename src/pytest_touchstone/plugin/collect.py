@@ -190,9 +190,29 @@ def again(item: pytest.Item, number: int) -> pytest.Item:
         keywords={callspec.id: True},
         originalname=first.originalname,
     )
+    if named := first.nodeid.removeprefix(f"{first.parent.nodeid}::{first.name}"):  # pytest-xdist has put the test's group there
+        further._nodeid = f"{further.nodeid}{named}"  # noqa: SLF001 - as pytest-xdist does
     # What conftests and plugins have marked since.
     further.own_markers[:] = first.own_markers
     return cast("pytest.Item", further)
+
+
+def behind_case(item: pytest.Item) -> str:
+    """What stands behind the case's id in the node id of its first trial: other parameters, and what a plugin has put there."""
+    first: Any = item
+    named = list(_named_ids(first.callspec))
+    place = next(place for place, (name, _) in enumerate(named) if name == "case")
+    ids = "-".join(id_ for _, id_ in named[: place + 1])
+    return str(first.nodeid).removeprefix(f"{first.parent.nodeid}::{first.originalname}[{ids}")
+
+
+def nodeid_again(nodeid: str, number: int, *, behind: str) -> str:
+    """The node id that `again` gives to the `number`-th trial, from that of the first and what stands behind the case's id in it.
+
+    >>> nodeid_again("test_shop.py::test_shop[late-en]", 3, behind="-en]")
+    'test_shop.py::test_shop[late@3-en]'
+    """
+    return f"{_numbered(nodeid.removesuffix(behind), number)}{behind}"
 
 
 def _attempt_of(item: pytest.Item) -> Attempt | None:

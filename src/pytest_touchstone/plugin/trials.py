@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_touchstone.errors import BudgetSpent, RecordingError, RecordingMiss
-from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerprint, name_in_recordings, number_of, suite_of
+from pytest_touchstone.plugin.collect import GoldenCollector, behind_case, case_of, fingerprint, name_in_recordings, number_of, suite_of
 from pytest_touchstone.plugin.gate_options import MARKER as GATE_MARKER
 from pytest_touchstone.plugin.gate_options import marked_policy
 from pytest_touchstone.plugin.outcome import make_skipped, outcome_of, reason_of
@@ -46,6 +46,7 @@ CONVERSATION = ("prompt", "completion", "tools")
 class Running:
     """A golden test while it runs."""
 
+    planned: TrialRecord
     trial: Trial
     owner: Owner
     refused: list[str]
@@ -70,6 +71,12 @@ def trial_of_setup() -> Trial | None:
     """The trial of the golden test whose fixtures are being set up, None while no golden test is."""
     item = _set_up.get()
     return None if item is None else trial_of(item)
+
+
+def trial_of_subtest(item: pytest.Item) -> TrialRecord | None:
+    """What is planned of the golden test whose subtest reports now, while its body goes on; None for any other report."""
+    running = item.stash.get(RUNNING, None)
+    return running.planned if running is not None and running.in_body else None
 
 
 @contextlib.contextmanager
@@ -116,6 +123,7 @@ class TrialRunner:
             "holdout": self.collector.holdout_fingerprints(),
             "marked": marked,
             "needed": needed,
+            "behind": self._behind(session.items),
         }
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -247,6 +255,19 @@ class TrialRunner:
         repeats = {suite: repeat_of(item, self.settings.repeat) for suite, item in firsts.items()}
         return {suite: repeat.needed for suite, repeat in repeats.items() if repeat.needed < repeat.times}
 
+    def _behind(self, items: Iterable[pytest.Item]) -> dict[str, str]:
+        """What the controller of pytest-xdist needs to name further trials: by suite, and by test where that is not as in its suite."""
+        behind: dict[str, str] = {}
+        if self.settings.gate.stage2 and hasattr(self.config, "workerinput"):
+            for item in items:
+                if (
+                    case_of(item) is not None
+                    and number_of(item) == 1
+                    and behind.setdefault(suite_of(item), behind_case(item)) != behind_case(item)
+                ):
+                    behind[item.nodeid] = behind_case(item)
+        return behind
+
     def _ran_alone(self, items: Iterable[pytest.Item]) -> list[list[Any]]:
         window = self.config.pluginmanager.get_plugin(WINDOW)
         return [list(each) for each in window.ran_alone(items)] if isinstance(window, Window) else []
@@ -262,7 +283,7 @@ class TrialRunner:
             on_miss=trial.misses.append,
             on_refused=refused.append,
         )
-        return Running(trial=trial, owner=owner, refused=refused)
+        return Running(planned=self.planned(item), trial=trial, owner=owner, refused=refused)
 
     def planned(self, item: pytest.Item) -> TrialRecord:
         """The record of a golden test that has not run."""

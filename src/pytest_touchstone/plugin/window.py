@@ -91,13 +91,13 @@ class Window:
         alone_fixtures: Sequence[str] = (),
         owned: Callable[[pytest.Item], AbstractContextManager[None]],
         without_trial: Callable[[pytest.Item], AbstractContextManager[None]],
-        spent: Callable[[], str | None],
+        left_out: Callable[[pytest.Item], str | None],
     ) -> None:
         """Start nothing yet.
 
         `width` is how many bodies run at once in this process, `timeout_s` what one of them may take; `owned` makes the context that
-        attributes model calls to a test, `without_trial` one in which the test has no trial to report; `spent` says why no further
-        test may start, None while some may.
+        attributes model calls to a test, `without_trial` one in which the test has no trial to report; `left_out` says why a golden test
+        is not to start any more, None while it may.
         """
         self.config = config
         self.width = width
@@ -107,7 +107,7 @@ class Window:
         self.note = ""
         self._owned = owned
         self._without_trial = without_trial
-        self._spent = spent
+        self._left_out = left_out
         self._bodies = Bodies()
         self._started: dict[pytest.Item, Started] = {}
         self._conditions: dict[object, object] = {}
@@ -140,7 +140,7 @@ class Window:
         __tracebackhide__ = True
         if self._parking is None:
             return (yield)
-        if item not in self._started and self.why_alone(item) is None and not self._spent():
+        if item not in self._started and self.why_alone(item) is None and not self._left_out(item):
             self._start(cast("pytest.Function", item))
         started = self._started.get(item)
         if started is None:
@@ -161,9 +161,9 @@ class Window:
             self._parking.forget_torn_down(item.listchain())
 
     @pytest.hookimpl(specname="pytest_runtest_protocol", tryfirst=True)
-    def pytest_skip_when_spent(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Leave out the golden tests that a spent budget does not reach; the session accounts for them."""
-        if item in self._started or case_of(item) is None or not self._spent():
+    def pytest_leave_out(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """Leave out the golden tests that a spent budget does not reach, or that the gate needs no more; the session accounts for them."""
+        if item in self._started or case_of(item) is None or not self._left_out(item):
             return None
         item.session._setupstate.teardown_exact(nextitem)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as the protocol would have
         return True
@@ -312,7 +312,7 @@ class Window:
         if item in self._started or self.why_alone(item) is not None:
             return False
         session = item.session
-        if session.shouldfail or session.shouldstop or self._spent():
+        if session.shouldfail or session.shouldstop or self._left_out(item):
             return False
         assert self._parking is not None
         chain = before.listchain()
