@@ -22,6 +22,7 @@ from pytest_touchstone.plugin.progress import PROGRESS, ProgressLine
 from pytest_touchstone.plugin.repeats import missed
 from pytest_touchstone.plugin.shares import make_scheduler, share_of
 from pytest_touchstone.plugin.store import STORE, RunKeeper, secrets_of
+from pytest_touchstone.plugin.targets import accept_filled, target_lines
 from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
 from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, without_trial
 from pytest_touchstone.plugin.window import WINDOW, Window
@@ -67,6 +68,8 @@ def register(config: pytest.Config) -> None:
         config.pluginmanager.register(GoldenCollector(settings), "touchstone-collect")
         config.pluginmanager.register(Planner(config, settings, journal_dir=config.rootpath / FOLDER / "journals"), PLAN)
         return
+    # Before anybody reads the accepted ones, workers included.
+    told = [] if is_worker or settings.export is None or config.getoption("collectonly") else _accept_filled(settings)
     limits = Limits(config, settings, folder=config.rootpath / FOLDER)
     config.pluginmanager.register(limits, LIMITS)
     recorder = Recorder(
@@ -86,7 +89,7 @@ def register(config: pytest.Config) -> None:
     if is_worker or config.getoption("dist", "no") == "no":
         _register_runner(config, settings, recorder, limits)
     if not is_worker:
-        _register_session(config, settings, recorder, limits)
+        _register_session(config, settings, recorder, limits, told)
 
 
 def _register_runner(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits) -> None:
@@ -103,16 +106,19 @@ def _register_runner(config: pytest.Config, settings: Settings, recorder: Record
         owned=runner.owned,
         without_trial=without_trial,
         spent=limits.spent,
+        after=None if runner.targets.teacher is None else runner.teach,
+        aafter=None if runner.targets.teacher is None else runner.ateach,
     )
     config.pluginmanager.register(window, WINDOW)
 
 
-def _register_session(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits) -> None:
+def _register_session(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits, told: list[Line]) -> None:
     """Hooks are called in the reverse order: the session has every trial accounted for before the baselines look."""
     progress = ProgressLine(os.environ) if settings.progress else None
     if progress is not None:
         config.pluginmanager.register(progress, PROGRESS)
     run = RunSession(config, settings, recorder, limits, progress)
+    run.notes += told
     if config.pluginmanager.has_plugin("syrupy"):
         from pytest_touchstone.plugin.baselines import BASELINES, Baselines
 
@@ -212,6 +218,7 @@ class RunSession:
         self.unscored: list[pytest.TestReport] = []
         self.excused: list[pytest.TestReport] = []
         self.notes: list[Line] = []
+        self.placed: list[dict[str, Any]] = []
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist's Producer and Scheduling
@@ -351,6 +358,7 @@ class RunSession:
             self.marked.update(plan["marked"])
             self.needed.update(plan["needed"])
             self.alone = plan["alone"]
+            self.placed = plan["corrections"]
             self.window_note = plan["note"]
 
     def _take_plain(self, report: pytest.TestReport) -> None:
@@ -387,9 +395,11 @@ class RunSession:
         self.notes += [Line("red" if line.startswith("not stored") else "", f"recordings: {visible(line)}") for line in report.lines()]
 
     def _export(self) -> None:
+        from pytest_touchstone.export.corrections import Corrections
         from pytest_touchstone.export.write import Dataset, Offer, write_export
 
         assert self.settings.export is not None
+        assert self.settings.corrections is not None
         raised = [
             f"case {record.case_id!r}: {record.example_reason}"
             for record in self.in_order()
@@ -397,15 +407,23 @@ class RunSession:
         ]
         if raised:
             raise ExportError("\n".join(raised))
+        self.notes += accept_filled(self.settings)  # before the list is written anew
         manifest = write_export(
             self.settings.export,
             offers=[Offer.of(record) for record in self.in_order()],
             holdout=self.holdout,
             replay=self.settings.replay,
-            run={"record": self.settings.record, "judge": self.settings.judge.model},
+            run={
+                "record": self.settings.record,
+                "judge": self.settings.judge.model,
+                "teacher": self.settings.teacher.model,
+                "corrections": [placed for placed in self.placed if placed["state"] != "current"],
+            },
             redact=self.recorder.redact,
+            corrections=Corrections.read(self.settings.corrections),
         )
         self.notes += [Line("", f"export: {line}") for line in _export_lines(manifest, self.settings.export)]
+        self.notes += target_lines(self.settings, manifest, self.in_order(), self.placed)
         if manifest.holdout_taught:
             self.notes.append(Line("yellow", f"export: {_taught_line(manifest)}"))
         try:
@@ -463,6 +481,13 @@ def _check_gate(config: pytest.Config, settings: Settings) -> None:
     if settings.gate.stage2 and config.getoption("dist", "no") != "no":
         msg = "--llm-gate-stage2 runs in one process only; leave out -n, since --llm-concurrency runs tests side by side without it"
         raise pytest.UsageError(msg)
+
+
+def _accept_filled(settings: Settings) -> list[Line]:
+    try:
+        return accept_filled(settings)
+    except (ExportError, OSError) as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _check_export_folder(folder: Path) -> None:

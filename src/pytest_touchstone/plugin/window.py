@@ -37,7 +37,7 @@ from pytest_touchstone.plugin.surroundings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from pytest_touchstone.plugin.streams import Streams
@@ -90,12 +90,14 @@ class Window:
         owned: Callable[[pytest.Item], AbstractContextManager[None]],
         without_trial: Callable[[pytest.Item], AbstractContextManager[None]],
         spent: Callable[[], str | None],
+        after: Callable[[pytest.Item, BaseException | None], None] | None = None,
+        aafter: Callable[[pytest.Item, BaseException | None], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Start nothing yet.
 
         `width` is how many bodies run at once in this process, `timeout_s` what one of them may take; `owned` makes the context that
         attributes model calls to a test, `without_trial` one in which the test has no trial to report; `spent` says why no further
-        test may start, None while some may.
+        test may start, None while some may. `after` and `aafter` are told of each body that ended beside others, as `Body` says.
         """
         self.config = config
         self.width = width
@@ -106,6 +108,8 @@ class Window:
         self._owned = owned
         self._without_trial = without_trial
         self._spent = spent
+        self._after = after
+        self._aafter = aafter
         self._bodies = Bodies()
         self._started: dict[pytest.Item, Started] = {}
         self._conditions: dict[object, object] = {}
@@ -362,6 +366,8 @@ class Window:
             owned=lambda: self._owned(item),
             timeout_s=_shorter(self.timeout_s, seconds_of_pytest_timeout(item)),
             on_end=lambda: self._tell("ended", item),
+            after=None if self._after is None else functools.partial(self._after, item),
+            aafter=None if self._aafter is None else functools.partial(self._aafter, item),
         )
 
     def _wait_for(self, started: Started, *, fill: bool = True) -> None:
