@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pytest_touchstone.errors import ModelError, RecordingMiss
-from pytest_touchstone.judging.asking import Clock, apursue, pursue, course
+from pytest_touchstone.judging.asking import Clock, apursue, course, pursue
 from pytest_touchstone.judging.verdict import Grading, Unusable, Verdict
 from pytest_touchstone.models.client import Answer, Ask, AskFailed
 

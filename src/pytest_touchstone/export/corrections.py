@@ -1,8 +1,8 @@
 """Corrections: what a person says that a failed case should have answered, and the list of cases that still need one.
 
-Two files, both a JSON object a line. `corrections.jsonl` holds what was accepted and is committed. `needs_correction.jsonl` is written by an
-export, to be filled in by hand or with `touchstone correct`; what is filled in there moves to the first file and is gone from the second, so
-what the second holds is what is open.
+Two files, both a JSON object a line. `corrections.jsonl` holds what was accepted and is committed. `needs_correction.jsonl` is written by
+an export, to be filled in by hand or with `touchstone correct`; what is filled in there moves to the first file and is gone from the
+second, so what the second holds is what is open.
 """
 
 from __future__ import annotations

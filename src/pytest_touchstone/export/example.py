@@ -32,7 +32,8 @@ class Example:
     tool definitions that went with the prompt; all in OpenAI chat shape, plain JSON. `kind` is `fix` (a failed case with a
     verified target) or `replay` (a case that passed). `target_source` says where the completion comes from: an accepted `correction`,
     the case's `expected` or `reference`, a `teacher`, the answer on the `wire`, or the app's `output` where no call was seen. `checks`
-    names the scorers that the target passed: the deterministic ones, and of a teacher's answer all. `input_fingerprint` is that of the case's input (see `leak`); `trial` counts from 1.
+    names the scorers that the target passed: the deterministic ones, and of a teacher's answer all. `input_fingerprint` is that of the
+    case's input (see `leak`); `trial` counts from 1.
     """
 
     prompt: tuple[Mapping[str, Any], ...]

@@ -54,25 +54,21 @@ def example_of(
     call = answered_call(trial)
     if call is None and any(call.messages for call in trial.calls):
         return LeftOut(reason="no answered call: the app called a model, but no call was answered")
-    if outcome == "passed":
-        completion = _replayed(trial, call)
-        return completion if isinstance(completion, LeftOut) else _example(trial, call, completion, suite=suite)
-    completion = _fixed(trial, call, correction, lesson)
-    if isinstance(completion, LeftOut):
-        return dataclasses.replace(completion, unanswered=_unanswered(trial, call, suite=suite)) if _is_open(completion) else completion
-    return _example(trial, call, completion, suite=suite)
+    completion = _replayed(trial, call) if outcome == "passed" else _fixed(trial, call, correction, lesson)
+    if not isinstance(completion, LeftOut):
+        return _example(trial, call, completion, suite=suite)
+    is_open = completion.category == _NO_TARGET
+    return dataclasses.replace(completion, unanswered=_unanswered(trial, call, suite=suite)) if is_open else completion
+
+
+def answered_calls(trial: Trial) -> list[Call]:
+    """The chat calls of a trial that were answered, in their order."""
+    return [call for call in trial.calls if call.messages and call.answer is not None and call.error is None and (call.status or 200) < 400]
 
 
 def answered_call(trial: Trial) -> Call | None:
-    """The last model call of the app that was answered: the one that is trained on; None where there was none."""
-    answered = (
-        call for call in trial.calls if call.messages and call.answer is not None and call.error is None and (call.status or 200) < 400
-    )
-    return next(reversed(list(answered)), None)
-
-
-def _is_open(left: LeftOut) -> bool:
-    return left.category == _NO_TARGET
+    """The call that is trained on: the last one that was answered, None where there was none."""
+    return next(reversed(answered_calls(trial)), None)
 
 
 def _unanswered(trial: Trial, call: Call | None, *, suite: str) -> Example | None:

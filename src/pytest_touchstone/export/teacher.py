@@ -52,8 +52,8 @@ class Teacher:
     def teach(self, trial: Trial, error: BaseException | None, unanswered: Example, *, module: str) -> Lesson:
         """Ask for the answer to a failed train case, and check it.
 
-        `error` is what ended the test's body, in the file `module`; `unanswered` the example that lacks the answer. Model calls made here, those of judges too,
-        are the teacher's. Nothing but Ctrl-C and its like is raised.
+        `error` is what ended the test's body, in the file `module`; `unanswered` the example that lacks the answer. Model calls made
+        here, those of judges too, are the teacher's. Nothing but Ctrl-C and its like is raised.
         """
         question = self._question(trial, error, unanswered, module)
         if isinstance(question, Lesson):
@@ -155,8 +155,8 @@ class Teacher:
             said = "was not checked: no recording holds what a judge says of it, and recordings are only replayed"
         else:
             said = f"was not checked: {type(problem).__name__}: {problem}"
-        outcome = "did not pass" if isinstance(problem, CheckFailed) else "no answer"
-        return Lesson(outcome=outcome, reason=_short(f"the answer of {self._name} {said}"))
+        reason = _short(f"the answer of {self._name} {said}")
+        return Lesson(outcome="did not pass" if isinstance(problem, CheckFailed) else "no answer", reason=reason)
 
     def _passed(self, pupil: _Pupil, question: _Question) -> Lesson:
         return Lesson(outcome="passed", text=pupil.text, checks=tuple(dict.fromkeys(map(scorer_name, question.scorers))))

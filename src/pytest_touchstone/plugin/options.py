@@ -140,8 +140,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--llm-max-calls",
         type=positive,
         metavar="N",
-        help="Make at most N live model calls, those of judges and teacher included; what is left then does not run. Default: ini llm_max_calls, "
-        "else no limit. Example: --llm-max-calls 500",
+        help="Make at most N live model calls, those of judges and teacher included; what is left then does not run. Default: ini "
+        "llm_max_calls, else no limit. Example: --llm-max-calls 500",
     )
     group.addoption(
         "--llm-max-cost",
@@ -262,8 +262,8 @@ def _corrections(config: pytest.Config) -> Path | None:
         return None
     if option.llm_corrections is not None:
         return Path(config.invocation_params.dir, option.llm_corrections)
-    if named := config.getini("llm_corrections"):
-        return config.rootpath / named
+    if config.getini("llm_corrections"):
+        return Path(config.rootpath, config.getini("llm_corrections"))
     from pytest_touchstone.export.corrections import CORRECTIONS_FILE
 
     return Path(config.invocation_params.dir, option.llm_export, CORRECTIONS_FILE)

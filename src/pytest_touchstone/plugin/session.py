@@ -22,8 +22,8 @@ from pytest_touchstone.plugin.progress import PROGRESS, ProgressLine
 from pytest_touchstone.plugin.repeats import missed
 from pytest_touchstone.plugin.shares import make_scheduler, share_of
 from pytest_touchstone.plugin.store import STORE, RunKeeper, secrets_of
-from pytest_touchstone.plugin.targets import accept_filled, target_lines
 from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
+from pytest_touchstone.plugin.targets import accept_filled, target_lines
 from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, without_trial
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.guard import PlaceholderKeys

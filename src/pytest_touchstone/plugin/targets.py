@@ -15,7 +15,7 @@ from pytest_touchstone.text import listed, visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from pytest_touchstone.export.corrections import Corrections, Placed
+    from pytest_touchstone.export.corrections import Corrections
     from pytest_touchstone.export.example import Example, LeftOut, Lesson
     from pytest_touchstone.export.teacher import Teacher
     from pytest_touchstone.export.write import Manifest
