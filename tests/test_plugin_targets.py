@@ -272,7 +272,7 @@ def test_a_teacher_is_not_asked_where_its_answer_cannot_be_checked(project, runn
     result = runner.run(*TEACH, "-k", "polite")
     assert reasons(project)["polite"].endswith(f"; the teacher openai:teacher-1 was not asked: {why}")
     assert world.teacher_prompts() == []
-    result.stdout.fnmatch_lines(["export: teacher openai:teacher-1: 1 failed trials without another target: 1 not asked"])
+    result.stdout.fnmatch_lines(["export: teacher openai:teacher-1: 1 failed trial without another target: 1 not asked"])
 
 
 def test_a_correction_becomes_a_target(project, runner, world):

@@ -163,7 +163,8 @@ def _teacher_lines(settings: Settings, records: Iterable[TrialRecord]) -> list[L
     counts = ", ".join(
         f"{taught[outcome]:,} {outcome}" for outcome in ("passed", "did not pass", "no answer", "not asked") if taught[outcome]
     )
-    told = f"teacher {settings.teacher.model}: {taught.total():,} failed trials without another target" + (f": {counts}" if counts else "")
+    failed = f"{taught.total():,} failed trial{'' if taught.total() == 1 else 's'} without another target"
+    told = f"teacher {settings.teacher.model}: {failed}" + (f": {counts}" if counts else "")
     return [Line("", f"export: {visible(told)}")]
 
 
