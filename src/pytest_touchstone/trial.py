@@ -44,12 +44,13 @@ _asking_as: contextvars.ContextVar[Role] = contextvars.ContextVar("touchstone_as
 
 
 @contextlib.contextmanager
-def asking_as(role: Role) -> Generator[None]:
+def asking_as(role: Role, *, exactly: bool = False) -> Generator[None]:
     """Attribute the model calls made inside the block to `role`, so that app, judges and teacher are told apart.
 
     Whatever a teacher causes is the teacher's, also what judges are asked about its answer: it is what a target costs, not the evaluation.
+    `exactly` says that `role` is taken from elsewhere, and has nothing to do with who asks here.
     """
-    token = _asking_as.set("teacher" if _asking_as.get() == "teacher" else role)
+    token = _asking_as.set("teacher" if _asking_as.get() == "teacher" and not exactly else role)
     try:
         yield
     finally:

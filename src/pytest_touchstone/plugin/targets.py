@@ -79,9 +79,11 @@ class Targets:
             tried="" if tried is None else digest(tried),
             taught="" if lesson is None else lesson.outcome,
         )
-        # Here, because only this process knows the keys that its clients have sent.
-        clean: dict[str, Any] = map_texts(found.to_dict(), self.redact)
-        return clean
+        # Redacted here, because only this process knows the keys that its clients have sent.
+        data = found.to_dict()
+        for part, names in ((data, ("input", "rubric", "why")), (data["example"], ("prompt", "completion", "tools"))):
+            part.update({name: map_texts(part[name], self.redact) for name in names})
+        return data
 
     def placed(self, collector: GoldenCollector) -> list[dict[str, Any]]:
         """How each correction stands to the collected cases; plain data."""
