@@ -96,7 +96,9 @@ class TestWithoutATerminal:
         (folder / NEEDS_FILE).write_text("{\n")
         status, _, err = run(capsys, folder)
         assert status == 2
-        assert err == [f"touchstone: {folder / NEEDS_FILE}:1: is no JSON; write one JSON object a line; in a merge, keep the lines of both sides"]
+        assert err == [
+            f"touchstone: {folder / NEEDS_FILE}:1: is no JSON; write one JSON object a line; in a merge, keep the lines of both sides"
+        ]
 
 
 class TestLineByLine:

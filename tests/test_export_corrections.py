@@ -37,7 +37,15 @@ def correction(case_id="late", text="No.", **fields):
 
 
 def need(case_id="late", text="", **fields):
-    values = {"suite": "s", "id": case_id, "content_hash": HASH, "source": "a.yaml:3", "why": "it is wrong", "input": "Hi", "output": "Yes."}
+    values = {
+        "suite": "s",
+        "id": case_id,
+        "content_hash": HASH,
+        "source": "a.yaml:3",
+        "why": "it is wrong",
+        "input": "Hi",
+        "output": "Yes.",
+    }
     return Needed(**(values | {"correction": text} | fields))
 
 
@@ -204,7 +212,13 @@ class TestStates:
         ],
     )
     def test_say_how_a_correction_stands_to_the_cases(self, fields, state, hint):
-        entry = correction(**({"suite": "a.py::test"} | ({"case_id": fields["id"]} if "id" in fields else {}) | {k: v for k, v in fields.items() if k != "id"}))
+        entry = correction(
+            **(
+                {"suite": "a.py::test"}
+                | ({"case_id": fields["id"]} if "id" in fields else {})
+                | {k: v for k, v in fields.items() if k != "id"}
+            )
+        )
         [placed] = sort_out(Corrections(file="c", entries={entry.key: (3, entry)}), self.COLLECTED)
         assert (placed.state, placed.hint, placed.line) == (state, hint, 3)
 

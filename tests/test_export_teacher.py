@@ -20,6 +20,7 @@ from pytest_touchstone.settings import TeacherSettings
 from pytest_touchstone.trial import CheckFailed, Score, current_role
 
 SYSTEM = {"role": "system", "content": "You triage."}
+PROMPT = (SYSTEM, user("Can I?"))
 roles = []
 
 
@@ -76,7 +77,7 @@ def teach(request, provider):
     return teach
 
 
-def answered_trial(output="no", answer=None, prompt=(SYSTEM, user("Can I?")), **fields):
+def answered_trial(output="no", answer=None, prompt=PROMPT, **fields):
     return trial(output, calls=[call(*prompt, answer=assistant(output if answer is None else answer), **fields)])
 
 
@@ -99,7 +100,10 @@ class TestAnswer:
     def test_that_is_no_json_where_the_app_hands_json_over(self, teach, provider):
         provider.answer = Reply(text="yes")
         lesson = teach(answered_trial({"a": 2}, answer='{"a":2}'), right)
-        assert (lesson.outcome, lesson.reason) == ("did not pass", "the teacher openai:big gave no JSON, and the app's output is of type dict")
+        assert (lesson.outcome, lesson.reason) == (
+            "did not pass",
+            "the teacher openai:big gave no JSON, and the app's output is of type dict",
+        )
 
     def test_stands_in_the_call_that_it_answers(self, teach, provider):
         provider.answer = Reply(text="yes")
@@ -169,9 +173,7 @@ class TestPrompt:
 
     def test_of_anthropic_keeps_what_is_said_beside_calls_and_describes_tools(self):
         prompt = (user("Hi"), assistant("Looking.", tool_calls=[tool_call()]), {"role": "tool", "tool_call_id": "call_1", "content": None})
-        ask = Ask(
-            system="", messages=prompt, tools=({"function": {"name": "t", "description": "d"}},), max_tokens=1, timeout_s=1
-        )
+        ask = Ask(system="", messages=prompt, tools=({"function": {"name": "t", "description": "d"}},), max_tokens=1, timeout_s=1)
         [request] = open_model("anthropic:big").requests(ask)
         assert "system" not in request
         assert request["messages"][1]["content"][0] == {"type": "text", "text": "Looking."}
@@ -277,7 +279,7 @@ def test_a_teacher_that_cannot_be_asked_is_told(teach, provider, monkeypatch):
 
 def test_a_teacher_that_breaks_is_told():
     teacher = Teacher(settings=TeacherSettings(model="openai:big"))
-    assert teacher.stopped(OSError("gone")).reason == "the teacher openai:big gave no answer: OSError: gone"
+    assert teacher.stopped(OSError("gone")).reason == "the teacher openai:big was stopped: OSError: gone"
 
 
 def test_what_a_teacher_was_asked_is_json(provider, teach):

@@ -10,6 +10,9 @@ import openai  # noqa: F401 - as anthropic
 import pytest
 from providers import FakeProvider, Reply
 
+from pytest_touchstone.plugin.targets import Targets
+from pytest_touchstone.settings import Settings
+
 CASES = """
 cases:
   - {id: polite, input: Say something nice to Ann., rubric: Nice., split: train, tags: [tone]}
@@ -232,7 +235,10 @@ def test_a_teacher_counts_in_the_budget(project, runner, world):
         (Reply(refusal="I would rather not."), "the teacher openai:teacher-1 refused: I would rather not."),
         (Reply(text="how lov", finish="length"), "the teacher openai:teacher-1 was cut off at 8,192 tokens"),
         (Reply(finish="content_filter"), "the teacher openai:teacher-1 was stopped by the provider's content filter"),
-        (Reply(tool_calls=(("weather", "{}"),)), "the teacher openai:teacher-1 called tools, and what the app would make of that is not known"),
+        (
+            Reply(tool_calls=(("weather", "{}"),)),
+            "the teacher openai:teacher-1 called tools, and what the app would make of that is not known",
+        ),
         (Reply(text=" "), "the teacher openai:teacher-1 answered with nothing"),
         (Reply(text="go away "), "the teacher openai:teacher-1 gave the answer that failed"),
         (Reply(text="so so"), "the answer of the teacher openai:teacher-1 does not pass judge: as it is"),
@@ -273,6 +279,15 @@ def test_a_teacher_is_not_asked_where_its_answer_cannot_be_checked(project, runn
     assert reasons(project)["polite"].endswith(f"; the teacher openai:teacher-1 was not asked: {why}")
     assert world.teacher_prompts() == []
     result.stdout.fnmatch_lines(["export: teacher openai:teacher-1: 1 failed trial without another target: 1 not asked"])
+
+
+@pytest.mark.parametrize("test", [TEST, ASYNC_TEST], ids=["sync", "async"])
+def test_what_a_scorer_raises_at_a_teachers_answer_is_no_fault_of_the_trial(project, runner, world, test):
+    strict = "def lowercase(trial):\n    if 'lovely' in trial.output:\n        pytest.fail('too lovely')\n"
+    project.makepyfile(test_suite=test.replace("def lowercase(trial):\n", strict))
+    result = runner.run(*TEACH, "-k", "polite")
+    assert reasons(project)["polite"].endswith("; the teacher openai:teacher-1 was stopped: Failed: too lovely")
+    result.assert_outcomes(failed=1)
 
 
 def test_a_correction_becomes_a_target(project, runner, world):
@@ -344,7 +359,9 @@ def test_a_selection_makes_no_correction_unknown(project, runner, world):
         assert "correction is" not in result.stdout.str()
 
 
-@pytest.mark.parametrize("text", ["say something nice to the king of spain.", "thank you! <b>say something nice to the  king of spain.</b>"])
+@pytest.mark.parametrize(
+    "text", ["say something nice to the king of spain.", "thank you! <b>say something nice to the  king of spain.</b>"]
+)
 @pytest.mark.parametrize("by", ["correction", "teacher"])
 def test_a_target_that_holds_a_holdout_input_is_not_written(project, runner, world, text, by):
     if by == "teacher":
@@ -406,6 +423,13 @@ def test_each_trial_may_have_a_target_and_a_case_is_listed_once(project, runner,
     assert set(needed(project)) == {"short"}
     assert manifest(project)["trials"] == 8
     assert manifest(project)["written"] + manifest(project)["left_out"] == 8
+
+
+def test_a_process_that_runs_tests_tells_faults_too(tmp_path):
+    path = tmp_path / "corrections.jsonl"
+    path.write_text("<<<<<<<", encoding="utf-8")
+    with pytest.raises(pytest.UsageError, match="is no JSON; write one JSON object a line"):
+        Targets(Settings(export=tmp_path, corrections=path), redact=str)
 
 
 def test_faults_of_the_files_are_told_before_anything_is_asked(project, runner, world):

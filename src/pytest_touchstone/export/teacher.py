@@ -91,7 +91,7 @@ class Teacher:
 
     def stopped(self, problem: BaseException) -> Lesson:
         """The lesson that something else ended."""
-        return self._not_answered(problem)
+        return Lesson(outcome="no answer", reason=_short(f"{self._name} was stopped: {type(problem).__name__}: {problem}"))
 
     @property
     def _name(self) -> str:

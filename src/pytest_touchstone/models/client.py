@@ -42,8 +42,8 @@ class Answer:
     """What a model said.
 
     `text` is the text it wrote, empty where it wrote none; `data` is the object it gave through a tool, None where it used none.
-    `calls_tools` says whether it called other tools. `stop` says why it stopped: `end` is the only one that
-    promises a whole answer. `detail` is the model's own word on a refusal. `model` is the model that the server says answered. All of it is untrusted.
+    `calls_tools` says whether it called other tools. `stop` says why it stopped: `end` is the only one that promises a whole answer.
+    `detail` is the model's own word on a refusal. `model` is the model that the server says answered. All of it is untrusted.
     """
 
     text: str = ""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT = 100_000
 HOOK_RAISED = "a pytest_llm_example hook raised"
+# What scorers and pytest-timeout's alarm may raise while a teacher's answer is checked, and is no business of the trial.
+_ENDED = (pytest.fail.Exception, pytest.skip.Exception)
 CONVERSATION = ("prompt", "completion", "tools")
 
 
@@ -297,7 +299,8 @@ class TrialRunner:
         self, item: pytest.Item, running: Running, error: BaseException | None, outcome: Outcome, *, duration_s: float | None = None
     ) -> TrialRecord:
         trial = running.trial
-        self._teach_late(item, running, error)
+        if self.targets.teacher is not None:  # where the body did not run beside others, nobody has asked yet
+            self.teach(item, error)
         self.recorder.settle(running.owner)
         reason = self._redact(reason_of(error))
         if outcome == "passed" and running.failed_subtests:
@@ -316,33 +319,31 @@ class TrialRunner:
 
     def teach(self, item: pytest.Item, error: BaseException | None) -> None:
         """Where the body of a train case failed and nobody has said what is right: ask the teacher, in the body's own thread."""
-        running = item.stash[RUNNING]
+        running, teacher = item.stash[RUNNING], self.targets.teacher
         open_ = self._to_be_taught(item, running, error)
-        if open_ is not None and self.targets.teacher is not None:
-            with self.owned(item):
-                running.lesson = self.targets.teacher.teach(running.trial, error, open_, module=str(item.path))
+        if open_ is not None and teacher is not None:
+            try:
+                with self.owned(item):
+                    running.lesson = teacher.teach(running.trial, error, open_, module=str(item.path))
+            except _ENDED as stop:
+                running.lesson = teacher.stopped(stop)
 
     async def ateach(self, item: pytest.Item, error: BaseException | None) -> None:
         """As `teach`, on the loop of the body."""
-        running = item.stash[RUNNING]
+        running, teacher = item.stash[RUNNING], self.targets.teacher
         open_ = self._to_be_taught(item, running, error)
-        if open_ is not None and self.targets.teacher is not None:
-            with self.owned(item):
-                running.lesson = await self.targets.teacher.ateach(running.trial, error, open_, module=str(item.path))
+        if open_ is not None and teacher is not None:
+            try:
+                with self.owned(item):
+                    running.lesson = await teacher.ateach(running.trial, error, open_, module=str(item.path))
+            except _ENDED as stop:
+                running.lesson = teacher.stopped(stop)
 
     def _to_be_taught(self, item: pytest.Item, running: Running, error: BaseException | None) -> Example | None:
         if running.is_taught or error is None or outcome_of(error) != "failed" or running.refused or running.disowned is not None:
             return None
         running.is_taught = True
         return self.targets.to_be_taught(running.trial, suite_of(item))
-
-    def _teach_late(self, item: pytest.Item, running: Running, error: BaseException | None) -> None:
-        """Teach where the body did not run beside others."""
-        if self.targets.teacher is not None and not running.is_taught:
-            try:
-                self.teach(item, error)
-            except pytest.fail.Exception as stop:  # pytest-timeout's alarm
-                running.lesson = self.targets.teacher.stopped(stop)
 
     def _with_example(self, record: TrialRecord, running: Running) -> TrialRecord:
         from pytest_touchstone.export.example import LeftOut
