@@ -491,6 +491,8 @@ def _run_awaitable(scorer: Scorer, result: Awaitable[ScorerResult]) -> ScorerRes
 
 async def _aevaluate_all(trial: Trial, scorers: Sequence[Scorer]) -> list[Score | BaseException]:
     _require(trial, scorers)
+    if len(scorers) == 1:
+        return [await _aevaluate(trial, scorers[0])]
     tasks = [asyncio.ensure_future(_aevaluate(trial, scorer)) for scorer in scorers]
     try:
         return await asyncio.gather(*tasks)

@@ -69,6 +69,7 @@ class GoldenCollector:
             self.suites = frozenset(suite_of(item) for item in items if case_of(item) is not None)
         yield
         deselect(config, items, list(self._unselected(items)))
+        _share_locations(items)
 
     def holdout_fingerprints(self) -> list[str]:
         """The fingerprints of every holdout input of the collected sources, selected or not, for the export's leak guard."""
@@ -112,6 +113,18 @@ class GoldenCollector:
             except GoldenError as error:
                 raise pytest.Collector.CollectError(str(error)) from error
         return self._loaded[key]
+
+
+def _share_locations(items: Iterable[pytest.Item]) -> None:
+    """Have pytest look up where a test function stands once, not anew for each of its cases."""
+    firsts: dict[tuple[object, str], pytest.Function] = {}
+    for item in items:
+        if type(item) is not pytest.Function or case_of(item) is None:
+            continue
+        first = firsts.setdefault((item.parent, item.originalname), item)
+        path, line, name = first.location
+        if first is not item and name.endswith(first.name):
+            item.__dict__["location"] = (path, line, name.removesuffix(first.name) + item.name)
 
 
 def fingerprint(case: Case) -> str:

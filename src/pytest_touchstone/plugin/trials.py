@@ -6,6 +6,7 @@ Registered in every process that runs tests: pytest itself, or each pytest-xdist
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -62,12 +63,19 @@ class Running:
 
 RUNNING = pytest.StashKey[Running]()
 PLANNED = pytest.StashKey[TrialRecord]()
+_set_up: contextvars.ContextVar[pytest.Item | None] = contextvars.ContextVar("touchstone_set_up", default=None)
 
 
 def trial_of(item: pytest.Item) -> Trial | None:
     """The trial of the golden test that runs, None for any other test."""
     running = item.stash.get(RUNNING, None)
     return None if running is None else running.trial
+
+
+def trial_of_setup() -> Trial | None:
+    """The trial of the golden test whose fixtures are being set up, None while no golden test is."""
+    item = _set_up.get()
+    return None if item is None else trial_of(item)
 
 
 @contextlib.contextmanager
@@ -92,7 +100,6 @@ class TrialRunner:
         self.targets = Targets(settings, redact=recorder.redact)
         self.registry: Mapping[str, Scorer] = {}
         self.plan: dict[str, Any] | None = None
-        self._starting: pytest.Item | None = None
 
     def pytest_sessionstart(self) -> None:
         """Take over the network and collect the registered scorers, before any test module is imported."""
@@ -120,17 +127,18 @@ class TrialRunner:
         }
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Start a fresh trial; a rerun of the same test is another one."""
         case = case_of(item)
-        if case is not None:
-            item.stash[RUNNING] = self._start(item, case)
-            self._starting = item
+        if case is None:
+            return (yield)
+        item.stash[RUNNING] = self._start(item, case)
+        token = _set_up.set(item)
         try:
             with self.owned(item):
-                yield
+                return (yield)
         finally:
-            self._starting = None
+            _set_up.reset(token)
 
     @pytest.hookimpl(specname="pytest_runtest_setup", tryfirst=True)
     def pytest_refuse_broken_recordings(self, item: pytest.Item) -> None:
@@ -154,9 +162,10 @@ class TrialRunner:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """Keep the calls of fixtures that many tests share out of the trial that happens to come first."""
-        if fixturedef.scope == "function" or self._starting is None:
+        starting = _set_up.get()
+        if starting is None or fixturedef.scope == "function":
             return (yield)
-        owner = Owner(module=self._starting.path, test=f"fixture:{fixturedef.argname}", trial=1, on_call=_ignore, on_miss=_ignore)
+        owner = Owner(module=starting.path, test=f"fixture:{fixturedef.argname}", trial=1, on_call=_ignore, on_miss=_ignore)
         with self.recorder.own(owner):
             return (yield)
 

@@ -13,7 +13,7 @@ import inspect
 import time
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -30,6 +30,7 @@ from pytest_touchstone.plugin.streams import Router
 from pytest_touchstone.plugin.surroundings import (
     explained_asserts,
     fewer_collections,
+    leave_quickly,
     seconds_of_pytest_timeout,
     switch_interval,
     timed_by_pytest_timeout,
@@ -64,6 +65,7 @@ class Started:
     body: Body | None = None
     taken: bool = False
     given: bool = False
+    hooks: dict[Any, _Turn] = field(default_factory=dict[Any, "_Turn"])
 
     @property
     def done(self) -> bool:
@@ -119,6 +121,8 @@ class Window:
         self._router: Router | None = None
         self._parking: Parking | None = None
         self._upcoming: Upcoming | UpcomingInWorker | None = None
+        self._progress: Any = None
+        self._has_timeouts = False
 
     # What pytest calls
 
@@ -214,6 +218,7 @@ class Window:
         """Close the loop and let the threads go."""
         self._undo.close()
         self._bodies.close()
+        leave_quickly()
 
     # What others ask
 
@@ -283,6 +288,7 @@ class Window:
             return
         self._upcoming = Upcoming(session) if worker is None else UpcomingInWorker(session, worker, self._started)
         self._parking = Parking(session)
+        self._progress = self.config.pluginmanager.get_plugin(PROGRESS)
         self._router = Router(self.config, _streams_of_body)
         self._undo.callback(self._shut)
         self._router.start()
@@ -361,10 +367,12 @@ class Window:
             self._bodies.start(started.body)
 
     def _new_body(self, item: pytest.Function) -> Body:
+        timeout_s = _shorter(self.timeout_s, seconds_of_pytest_timeout(item))
+        self._has_timeouts = self._has_timeouts or timeout_s is not None
         return Body(
             item,
             owned=lambda: self._owned(item),
-            timeout_s=_shorter(self.timeout_s, seconds_of_pytest_timeout(item)),
+            timeout_s=timeout_s,
             on_end=lambda: self._tell("ended", item),
             after=None if self._after is None else functools.partial(self._after, item),
             aafter=None if self._aafter is None else functools.partial(self._aafter, item),
@@ -378,14 +386,20 @@ class Window:
                 self._bodies.poll()
                 return
             self._bodies.wait(self._patience())
-            now = time.perf_counter()
-            for other in (started, *self._started.values()):
-                overdue = None if other.body is None else other.body.overdue_at()
-                if other.body is not None and overdue is not None and overdue <= now:
-                    self._bodies.time_out(other.body)
+            if self._has_timeouts:
+                self._time_out(started)
             self._tell("tick")
 
+    def _time_out(self, started: Started) -> None:
+        now = time.perf_counter()
+        for other in (started, *self._started.values()):
+            overdue = None if other.body is None else other.body.overdue_at()
+            if other.body is not None and overdue is not None and overdue <= now:
+                self._bodies.time_out(other.body)
+
     def _patience(self) -> float:
+        if not self._has_timeouts:
+            return TICK_S
         now = time.perf_counter()
         times = [started.body.overdue_at() for started in self._started.values() if started.body is not None]
         return max(0.0, min([TICK_S, *(overdue - now for overdue in times if overdue is not None)]))
@@ -395,8 +409,12 @@ class Window:
         find_hooks = session.gethookproxy
 
         def gethookproxy(fspath: Any) -> Any:  # noqa: ANN401 - as the original
-            hooks = find_hooks(fspath)
-            return hooks if self._turn is None else _Turn(hooks, self._turn)
+            started = self._turn
+            if started is None:
+                return find_hooks(fspath)
+            if fspath not in started.hooks:
+                started.hooks[fspath] = _Turn(find_hooks(fspath), started)
+            return started.hooks[fspath]
 
         session.gethookproxy = gethookproxy  # type: ignore[method-assign]
         self._undo.callback(delattr, session, "gethookproxy")
@@ -411,9 +429,8 @@ class Window:
         return True
 
     def _tell(self, what: str, item: pytest.Item | None = None) -> None:
-        progress = self.config.pluginmanager.get_plugin(PROGRESS)
-        if progress is not None:
-            getattr(progress, what)(*(() if item is None else (item.nodeid,)))
+        if self._progress is not None:
+            getattr(self._progress, what)(*(() if item is None else (item.nodeid,)))
 
     def _route_requests(self) -> None:
         """Have the main thread answer what bodies ask of pytest, each with its own fixtures in place."""
@@ -424,6 +441,8 @@ class Window:
         get_value, add_to_fixture, add_to_node = FixtureRequest.getfixturevalue, SubRequest.addfinalizer, SetupState.addfinalizer
 
         def getfixturevalue(request: Any, argname: str) -> Any:  # noqa: ANN401 - as the original
+            if argname == "request":  # pytest would make a fixture of it first, for each test anew
+                return request
             item = request._pyfuncitem  # noqa: SLF001 - as the original
             if current_body.get() is None or item not in window._started:
                 return get_value(request, argname)
