@@ -517,4 +517,8 @@ def test_what_a_teacher_causes_is_the_teachers():
     made = Trial(Case(id="a", input="x"))
     for role in ("app", "judge", "teacher"):
         made.add_call(Call(role=role, provider="p", model=role))
-    assert [[call.model for call in calls] for calls in (made.calls, made.judge_calls, made.teacher_calls)] == [["app"], ["judge"], ["teacher"]]
+    assert [[call.model for call in calls] for calls in (made.calls, made.judge_calls, made.teacher_calls)] == [
+        ["app"],
+        ["judge"],
+        ["teacher"],
+    ]
