@@ -106,8 +106,8 @@ class TestLineByLine:
         person = sit(folder, "l", "No.", "", "Never.", ".", "a", "q")
         assert accepted(folder) == {"a": "No.\n\nNever."}
         assert open_cases(folder) == ["b", "c"]
-        assert person.prompts[0] == "[l]ine by line, [s]kip, [q]uit: "
-        assert person.prompts[5] == "[a]ccept, [n]ot yet, [s]kip, [q]uit: "
+        assert person.prompts[0] == "l: line by line, s: skip, q: quit > "
+        assert person.prompts[5] == "a: accept, n: not yet, s: skip, q: quit > "
         out = capsys.readouterr().out.splitlines()
         assert out[:8] == ["", "case 1 of 3", "a (a.yaml:3) of s", "input", "  Hi", "output that failed", "  Yes.", "why"]
         assert out[-1] == f"1 correction accepted into {folder / CORRECTIONS_FILE}; 2 cases left"
@@ -155,7 +155,7 @@ class TestLineByLine:
 class TestEditor:
     def test_writes_the_correction(self, folder, tmp_path):
         person = sit(folder, "e", "a", "o", "a", editor=editor(tmp_path, "path.write_text(f'<{text}>\\n')"))
-        assert person.prompts[0] == "[e]ditor, [o]utput in the editor, [l]ine by line, [s]kip, [q]uit: "
+        assert person.prompts[0] == "e: editor, o: editor with the output, l: line by line, s: skip, q: quit > "
         assert accepted(folder) == {"a": "<>", "b": "<Yes.>"}
 
     @pytest.mark.parametrize(

@@ -142,11 +142,11 @@ class TestAccepted:
 
 class TestList:
     def test_is_made_to_be_filled_in(self, tmp_path):
-        write_needed(tmp_path, [need("b"), need("a", output="caf\u00e9\x85\u202e\x1b[31m", rubric="r", input={"q": 1})])
+        write_needed(tmp_path, [need("b"), need("a", output="\u00fcber\x85\u202e\x1b[31m", rubric="r", input={"q": 1})])
         first, second = (tmp_path / NEEDS_FILE).read_text(encoding="utf-8").splitlines()
         assert first == (
             f'{{"id": "a", "suite": "s", "source": "a.yaml:3", "content_hash": "{HASH}", "why": "it is wrong", "rubric": "r", '
-            '"input": {"q": 1}, "output": "café\\u0085\\u202e\\u001b[31m", "correction": ""}'
+            '"input": {"q": 1}, "output": "über\\u0085\\u202e\\u001b[31m", "correction": ""}'
         )
         assert json.loads(second)["id"] == "b"
 

@@ -435,13 +435,13 @@ def test_a_process_that_runs_tests_tells_faults_too(tmp_path):
 def test_faults_of_the_files_are_told_before_anything_is_asked(project, runner, world):
     (project.path / "training").mkdir()
     path = project.path / "training" / "corrections.jsonl"
-    path.write_text('{"suite": "s", "id": "a", "content_hash": "c", "corection": "x"}\n<<<<<<< ours\n', encoding="utf-8")
+    path.write_text('{"suite": "s", "id": "a", "content_hash": "c", "corrections": "x"}\n<<<<<<< ours\n', encoding="utf-8")
     result = runner.run(*EXPORT)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
             "*corrections.jsonl:1: case 'a': correction: is missing; add it, as an export or touchstone correct writes it",
-            "*corrections.jsonl:1: case 'a': corection: is no field here; did you mean 'correction'?",
+            "*corrections.jsonl:1: case 'a': corrections: is no field here; did you mean 'correction'?",
             "*corrections.jsonl:2: is no JSON; write one JSON object a line; in a merge, keep the lines of both sides",
         ]
     )

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 MAX_LINES: Final = 200
 END: Final = "."
-CHOICES: Final = "[e]ditor, [o]utput in the editor, [l]ine by line, [s]kip, [q]uit"
-CHOICES_WITHOUT_EDITOR: Final = "[l]ine by line, [s]kip, [q]uit"
-VERDICTS: Final = "[a]ccept, [n]ot yet, [s]kip, [q]uit"
+CHOICES: Final = "e: editor, o: editor with the output, l: line by line, s: skip, q: quit"
+CHOICES_WITHOUT_EDITOR: Final = "l: line by line, s: skip, q: quit"
+VERDICTS: Final = "a: accept, n: not yet, s: skip, q: quit"
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's action has no public name
@@ -120,10 +120,10 @@ class Correcting:
                 return False
 
     def _choice(self, choices: str) -> str:
-        """The letter that was typed, one of those in brackets."""
-        letters = [part[1] for part in choices.split(", ")]
+        """The letter that was typed, one of those before the colons."""
+        letters = [part[0] for part in choices.split(", ")]
         while True:
-            typed = self.ask(f"{choices}: ").strip().lower()[:1]
+            typed = self.ask(f"{choices} > ").strip().lower()[:1]
             if typed == "q":
                 raise _Quit
             if typed in letters:

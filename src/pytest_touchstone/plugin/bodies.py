@@ -78,12 +78,12 @@ class Body:
         timeout_s: float | None,
         on_end: Callable[[], None],
         after: Callable[[BaseException | None], None] | None = None,
-        aafter: Callable[[BaseException | None], Coroutine[Any, Any, None]] | None = None,
+        after_async: Callable[[BaseException | None], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Take what the test function asks for from the item that has just been set up.
 
         `on_end` is called once, in whichever thread notes the end. `after` is called once the body has ended, with what ended it, in its
-        thread and context, and `aafter` where it is async; what they take is not the body's time.
+        thread and context, and `after_async` where it is async; what they take is not the body's time.
         """
         self.item = item
         self.streams = Streams()
@@ -99,7 +99,7 @@ class Body:
         self._owned = owned
         self._on_end = on_end
         self._after = after
-        self._aafter = aafter
+        self._after_async = after_async
 
     @property
     def duration_s(self) -> float:
@@ -153,8 +153,8 @@ class Body:
             error = raised
         self._note_end()
         try:
-            if self._aafter is not None and not self.done:
-                await self._aafter(error)
+            if self._after_async is not None and not self.done:
+                await self._after_async(error)
         finally:
             self.finish(error)
 

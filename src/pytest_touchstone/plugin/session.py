@@ -107,7 +107,7 @@ def _register_runner(config: pytest.Config, settings: Settings, recorder: Record
         without_trial=without_trial,
         spent=limits.spent,
         after=None if runner.targets.teacher is None else runner.teach,
-        aafter=None if runner.targets.teacher is None else runner.ateach,
+        after_async=None if runner.targets.teacher is None else runner.ateach,
     )
     config.pluginmanager.register(window, WINDOW)
 

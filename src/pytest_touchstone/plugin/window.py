@@ -93,13 +93,13 @@ class Window:
         without_trial: Callable[[pytest.Item], AbstractContextManager[None]],
         spent: Callable[[], str | None],
         after: Callable[[pytest.Item, BaseException | None], None] | None = None,
-        aafter: Callable[[pytest.Item, BaseException | None], Coroutine[Any, Any, None]] | None = None,
+        after_async: Callable[[pytest.Item, BaseException | None], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Start nothing yet.
 
         `width` is how many bodies run at once in this process, `timeout_s` what one of them may take; `owned` makes the context that
         attributes model calls to a test, `without_trial` one in which the test has no trial to report; `spent` says why no further
-        test may start, None while some may. `after` and `aafter` are told of each body that ended beside others, as `Body` says.
+        test may start, None while some may. `after` and `after_async` are told of each body that ended beside others, as `Body` says.
         """
         self.config = config
         self.width = width
@@ -111,7 +111,7 @@ class Window:
         self._without_trial = without_trial
         self._spent = spent
         self._after = after
-        self._aafter = aafter
+        self._after_async = after_async
         self._bodies = Bodies()
         self._started: dict[pytest.Item, Started] = {}
         self._conditions: dict[object, object] = {}
@@ -375,7 +375,7 @@ class Window:
             timeout_s=timeout_s,
             on_end=lambda: self._tell("ended", item),
             after=None if self._after is None else functools.partial(self._after, item),
-            aafter=None if self._aafter is None else functools.partial(self._aafter, item),
+            after_async=None if self._after_async is None else functools.partial(self._after_async, item),
         )
 
     def _wait_for(self, started: Started, *, fill: bool = True) -> None:
