@@ -151,6 +151,7 @@ class TestFiles:
                     "split": "train", "outcome": "error", "reason": "error: the app broke",
                 },
             ],
+            "needs_correction": [],
             "run": {"commit": "abc", "n": [1, None]},
         }  # fmt: skip
         assert json.loads(json.dumps(made.to_dict())) == manifest_of(folder)

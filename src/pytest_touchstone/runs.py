@@ -294,7 +294,7 @@ _CALL: tuple[str, ...] = (
 )  # fmt: skip
 # What of a record has a column of its own, and what is not stored: prompts and training examples may be large, and are elsewhere.
 _IN_COLUMNS = {"suite", "case_id", "content_hash", "number", "outcome", "output", "duration_s", "calls"}
-_LEFT_OUT = {"example", "example_reason", "input_fingerprint"}
+_LEFT_OUT = {"example", "example_reason", "uncorrected", "input_fingerprint"}
 _FIELDS = {field.name for field in dataclasses.fields(TrialRecord)}
 
 

@@ -61,6 +61,20 @@ class JudgeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """Who answers what the app's model answered wrong, so that training data have a target; fields as those of `JudgeSettings`.
+
+    `timeout_s` bounds one answer in seconds, retries and waits included. `max_tokens` (>= 1) bounds one answer, thinking included.
+    """
+
+    model: str | None = None
+    base_url: str | None = None
+    timeout_s: float = 120.0
+    attempts: int = 3
+    max_tokens: int = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateSettings:
     """What decides whether a run may pass.
 
@@ -87,7 +101,8 @@ class Settings:
     `record` is the recording mode, `record_ignore` the paths of JSON body fields that do not tell requests apart.
     `allow_hosts` are host names that replay mode may still reach.
     `export` is the folder that receives training data, None for no export; `replay` (0 to 1) is the part of the passing train cases that
-    it takes.
+    it takes. `corrections` is the file of accepted corrections that an export uses, None without one; `teacher` answers for failed cases
+    without another target.
     `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
     processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
     nothing runs, and what a run would ask is printed.
@@ -108,6 +123,8 @@ class Settings:
     judge: JudgeSettings = JudgeSettings()
     export: Path | None = None
     replay: float = 1.0
+    corrections: Path | None = None
+    teacher: TeacherSettings = TeacherSettings()
     max_in_flight: int | None = None
     max_calls: int | None = None
     max_cost_usd: float | None = None

@@ -77,10 +77,13 @@ class Body:
         owned: Callable[[], AbstractContextManager[None]],
         timeout_s: float | None,
         on_end: Callable[[], None],
+        after: Callable[[BaseException | None], None] | None = None,
+        after_async: Callable[[BaseException | None], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Take what the test function asks for from the item that has just been set up.
 
-        `on_end` is called once, in whichever thread notes the end.
+        `on_end` is called once, in whichever thread notes the end. `after` is called once the body has ended, with what ended it, in its
+        thread and context, and `after_async` where it is async; what they take is not the body's time.
         """
         self.item = item
         self.streams = Streams()
@@ -95,6 +98,8 @@ class Body:
         self.context = contextvars.copy_context()
         self._owned = owned
         self._on_end = on_end
+        self._after = after
+        self._after_async = after_async
 
     @property
     def duration_s(self) -> float:
@@ -104,15 +109,15 @@ class Body:
         return (time.perf_counter() if self.ended is None else self.ended) - self.began
 
     def overdue_at(self) -> float | None:
-        """When the body's time is up, on the clock of `time.perf_counter`; None where it is done, has not begun or may take any time."""
-        if self.done or self.timeout_s is None or self.began is None:
+        """When the body's time is up, on the clock of `time.perf_counter`; None where it ended, has not begun or may take any time."""
+        if self.ended is not None or self.timeout_s is None or self.began is None:
             return None
         return self.began + self.timeout_s
 
     def finish(self, error: BaseException | None) -> None:
         """Note how the body ended; what it does later is not heard any more."""
         if not self.done:
-            self.ended = time.perf_counter()
+            self._note_end()
             self.error = error
             self.done = True
             self._on_end()
@@ -126,7 +131,12 @@ class Body:
                 self.result = self.call()
         except BaseException as raised:  # noqa: BLE001 - whatever ended the body is raised again where its test's turn comes
             error = raised
-        self.finish(error)
+        self._note_end()
+        try:
+            if self._after is not None and not self.done:
+                self._after(error)
+        finally:
+            self.finish(error)
 
     async def arun(self) -> None:
         """Run an async body to its end; its task has the body's context."""
@@ -141,7 +151,16 @@ class Body:
             raise
         except BaseException as raised:  # noqa: BLE001 - as above
             error = raised
-        self.finish(error)
+        self._note_end()
+        try:
+            if self._after_async is not None and not self.done:
+                await self._after_async(error)
+        finally:
+            self.finish(error)
+
+    def _note_end(self) -> None:
+        if self.ended is None:
+            self.ended = time.perf_counter()
 
     def _begin(self) -> None:
         current_body.set(self)

@@ -40,6 +40,8 @@ class GoldenCollector:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.holdout: dict[str, Case] = {}
+        self.functions: dict[str, tuple[Case, ...]] = {}
+        self.suites: frozenset[str] = frozenset()
         self._loaded: dict[object, Golden] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -53,6 +55,7 @@ class GoldenCollector:
             raise pytest.Collector.CollectError(msg)
         golden = self._load(marker, metafunc.definition)
         self.holdout.update({case.content_hash: case for case in golden.holdout})
+        self.functions[metafunc.definition.nodeid.partition("[")[0]] = golden.cases
         # Each case once, then each again: what stops the run early leaves as many cases as possible tried.
         numbers = range(1, repeat_of(metafunc.definition, self.settings.repeat).times + 1)
         attempts = [Attempt(case=case, number=number) for number in numbers for case in golden.cases]
@@ -62,6 +65,8 @@ class GoldenCollector:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
         """Apply `--llm-split` and `--llm-limit` to what the other selections (-k, -m, --lf) left."""
+        if self.settings.export is not None:
+            self.suites = frozenset(suite_of(item) for item in items if case_of(item) is not None)
         yield
         deselect(config, items, list(self._unselected(items)))
         _share_locations(items)
@@ -119,7 +124,7 @@ def _share_locations(items: Iterable[pytest.Item]) -> None:
         first = firsts.setdefault((item.parent, item.originalname), item)
         path, line, name = first.location
         if first is not item and name.endswith(first.name):
-            cast("dict[str, Any]", item.__dict__)["location"] = (path, line, name.removesuffix(first.name) + item.name)
+            vars(item)["location"] = (path, line, name.removesuffix(first.name) + item.name)
 
 
 def fingerprint(case: Case) -> str:

@@ -25,6 +25,7 @@ from pytest_touchstone.plugin.stages import FURTHER, FurtherTrials
 from pytest_touchstone.plugin.stopping import STOPPING, Stopping
 from pytest_touchstone.plugin.store import STORE, RunKeeper, secrets_of
 from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
+from pytest_touchstone.plugin.targets import accept_filled, target_lines
 from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, without_trial
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.guard import PlaceholderKeys
@@ -69,6 +70,8 @@ def register(config: pytest.Config) -> None:
         config.pluginmanager.register(GoldenCollector(settings), "touchstone-collect")
         config.pluginmanager.register(Planner(config, settings, journal_dir=config.rootpath / FOLDER / "journals"), PLAN)
         return
+    # Before anybody reads the accepted ones, workers included.
+    told = [] if is_worker or settings.export is None or config.getoption("collectonly") else _accept_filled(settings)
     limits = Limits(config, settings, folder=config.rootpath / FOLDER)
     config.pluginmanager.register(limits, LIMITS)
     recorder = Recorder(
@@ -90,7 +93,7 @@ def register(config: pytest.Config) -> None:
     if is_worker or config.getoption("dist", "no") == "no":
         _register_runner(config, settings, recorder, limits, stopping)
     if not is_worker:
-        _register_session(config, settings, recorder, limits, stopping)
+        _register_session(config, settings, recorder, limits, stopping, told)
 
 
 def _register_runner(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits, stopping: Stopping) -> None:
@@ -107,18 +110,23 @@ def _register_runner(config: pytest.Config, settings: Settings, recorder: Record
         owned=runner.owned,
         without_trial=without_trial,
         left_out=lambda item: limits.spent() or (stopping.why(suite_of(item)) if settings.gate.stop_early else None),
+        after=None if runner.targets.teacher is None else runner.teach,
+        after_async=None if runner.targets.teacher is None else runner.ateach,
     )
     config.pluginmanager.register(window, WINDOW)
     if settings.gate.stage2 and hasattr(config, "workerinput") and is_held_against_baseline(config, settings.gate):
         config.pluginmanager.register(FurtherTrials(settings.gate.stage2), FURTHER)
 
 
-def _register_session(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits, stopping: Stopping) -> None:
+def _register_session(
+    config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits, stopping: Stopping, told: list[Line]
+) -> None:
     """Hooks are called in the reverse order: the session has every trial accounted for before the baselines look."""
     progress = ProgressLine(os.environ) if settings.progress else None
     if progress is not None:
         config.pluginmanager.register(progress, PROGRESS)
     run = RunSession(config, settings, recorder, limits, stopping, progress)
+    run.notes += told
     if config.pluginmanager.has_plugin("syrupy"):
         from pytest_touchstone.plugin.baselines import BASELINES, Baselines
 
@@ -226,6 +234,7 @@ class RunSession:
         self.unscored: list[pytest.TestReport] = []
         self.excused: list[pytest.TestReport] = []
         self.notes: list[Line] = []
+        self.placed: list[dict[str, Any]] = []
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist's Producer and Scheduling
@@ -370,6 +379,7 @@ class RunSession:
             self.needed.update(plan["needed"])
             self.behind.update(plan["behind"])
             self.alone = plan["alone"]
+            self.placed = plan["corrections"]
             self.window_note = plan["note"]
 
     def _take_plain(self, report: pytest.TestReport) -> None:
@@ -406,9 +416,11 @@ class RunSession:
         self.notes += [Line("red" if line.startswith("not stored") else "", f"recordings: {visible(line)}") for line in report.lines()]
 
     def _export(self) -> None:
+        from pytest_touchstone.export.corrections import Corrections
         from pytest_touchstone.export.write import Dataset, Offer, write_export
 
         assert self.settings.export is not None
+        assert self.settings.corrections is not None
         raised = [
             f"case {record.case_id!r}: {record.example_reason}"
             for record in self.in_order()
@@ -416,15 +428,23 @@ class RunSession:
         ]
         if raised:
             raise ExportError("\n".join(raised))
+        self.notes += accept_filled(self.settings)  # before the list is written anew
         manifest = write_export(
             self.settings.export,
             offers=[Offer.of(record) for record in self.in_order()],
             holdout=self.holdout,
             replay=self.settings.replay,
-            run={"record": self.settings.record, "judge": self.settings.judge.model},
+            run={
+                "record": self.settings.record,
+                "judge": self.settings.judge.model,
+                "teacher": self.settings.teacher.model,
+                "corrections": [placed for placed in self.placed if placed["state"] != "current"],
+            },
             redact=self.recorder.redact,
+            corrections=Corrections.read(self.settings.corrections),
         )
         self.notes += [Line("", f"export: {line}") for line in _export_lines(manifest, self.settings.export)]
+        self.notes += target_lines(self.settings, manifest, self.in_order(), self.placed)
         if manifest.holdout_taught:
             self.notes.append(Line("yellow", f"export: {_taught_line(manifest)}"))
         try:
@@ -479,6 +499,13 @@ def _check_gate(config: pytest.Config, settings: Settings) -> None:
     if settings.gate.mode == "regression" and not config.pluginmanager.has_plugin("syrupy"):
         msg = "--llm-gate regression needs the baseline, which syrupy keeps; leave out -p no:syrupy"
         raise pytest.UsageError(msg)
+
+
+def _accept_filled(settings: Settings) -> list[Line]:
+    try:
+        return accept_filled(settings)
+    except (ExportError, OSError) as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _check_export_folder(folder: Path) -> None:

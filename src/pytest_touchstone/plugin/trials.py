@@ -21,24 +21,28 @@ from pytest_touchstone.plugin.gate_options import marked_policy
 from pytest_touchstone.plugin.outcome import make_skipped, outcome_of, reason_of
 from pytest_touchstone.plugin.repeats import MARKER as REPEAT_MARKER
 from pytest_touchstone.plugin.repeats import repeat_of
+from pytest_touchstone.plugin.targets import Targets
 from pytest_touchstone.plugin.tracebacks import error_repr, make_safe
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.recorder import Owner
 from pytest_touchstone.report.terminal import Line, as_pairs, plain, trial_block
 from pytest_touchstone.text import visible
-from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, raise_unless_passed, scorer_name
+from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, current_role, raise_unless_passed, scorer_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pytest_touchstone.cases import Case
+    from pytest_touchstone.export.example import Example, Lesson
     from pytest_touchstone.recording.recorder import Recorder
     from pytest_touchstone.settings import Settings
     from pytest_touchstone.trial import Call, Outcome, Scorer
 
 MAX_OUTPUT = 100_000
 HOOK_RAISED = "a pytest_llm_example hook raised"
+# What scorers and pytest-timeout's alarm may raise while a teacher's answer is checked, and is no business of the trial.
+_ENDED = (pytest.fail.Exception, pytest.skip.Exception)
 CONVERSATION = ("prompt", "completion", "tools")
 
 
@@ -53,6 +57,8 @@ class Running:
     in_body: bool = False
     disowned: RecordingError | None = None
     failed_subtests: int = 0
+    lesson: Lesson | None = None
+    is_taught: bool = False
     record: TrialRecord | None = None
 
 
@@ -98,6 +104,7 @@ class TrialRunner:
         self.collector = collector
         self.settings = settings
         self.recorder = recorder
+        self.targets = Targets(settings, redact=recorder.redact)
         self.registry: Mapping[str, Scorer] = {}
         self.plan: dict[str, Any] | None = None
 
@@ -124,6 +131,7 @@ class TrialRunner:
             "marked": marked,
             "needed": needed,
             "behind": self._behind(session.items),
+            "corrections": self.targets.placed(self.collector),
         }
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -280,8 +288,8 @@ class TrialRunner:
             test=name_in_recordings(item),
             trial=trial.number,
             on_call=trial.add_call,
-            on_miss=trial.misses.append,
-            on_refused=refused.append,
+            on_miss=_unless_teaching(trial.misses.append),
+            on_refused=_unless_teaching(refused.append),
         )
         return Running(planned=self.planned(item), trial=trial, owner=owner, refused=refused)
 
@@ -321,6 +329,8 @@ class TrialRunner:
         self, item: pytest.Item, running: Running, error: BaseException | None, outcome: Outcome, *, duration_s: float | None = None
     ) -> TrialRecord:
         trial = running.trial
+        if self.targets.teacher is not None:  # where the body did not run beside others, nobody has asked yet
+            self.teach(item, error)
         self.recorder.settle(running.owner)
         reason = self._redact(reason_of(error))
         if outcome == "passed" and running.failed_subtests:
@@ -332,18 +342,47 @@ class TrialRunner:
             # Here, because only this process knows the keys that its clients have sent.
             output=_output_text(trial, self._redact),
             scores=tuple(dataclasses.replace(score, reason=self._redact(score.reason)) for score in trial.scores),
-            calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls)),
+            calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls, *trial.teacher_calls)),
             duration_s=duration_s,
         )
-        return self._with_example(record, trial) if self.settings.export is not None else record
+        return self._with_example(record, running) if self.settings.export is not None else record
 
-    def _with_example(self, record: TrialRecord, trial: Trial) -> TrialRecord:
+    def teach(self, item: pytest.Item, error: BaseException | None) -> None:
+        """Where the body of a train case failed and nobody has said what is right: ask the teacher, in the body's own thread."""
+        running, teacher = item.stash[RUNNING], self.targets.teacher
+        open_ = self._to_be_taught(item, running, error)
+        if open_ is not None and teacher is not None:
+            try:
+                with self.owned(item):
+                    running.lesson = teacher.teach(running.trial, error, open_, module=str(item.path))
+            except _ENDED as stop:
+                running.lesson = teacher.stopped(stop)
+
+    async def ateach(self, item: pytest.Item, error: BaseException | None) -> None:
+        """As `teach`, on the loop of the body."""
+        running, teacher = item.stash[RUNNING], self.targets.teacher
+        open_ = self._to_be_taught(item, running, error)
+        if open_ is not None and teacher is not None:
+            try:
+                with self.owned(item):
+                    running.lesson = await teacher.ateach(running.trial, error, open_, module=str(item.path))
+            except _ENDED as stop:
+                running.lesson = teacher.stopped(stop)
+
+    def _to_be_taught(self, item: pytest.Item, running: Running, error: BaseException | None) -> Example | None:
+        if running.is_taught or error is None or outcome_of(error) != "failed" or running.refused or running.disowned is not None:
+            return None
+        running.is_taught = True
+        return self.targets.to_be_taught(running.trial, suite_of(item))
+
+    def _with_example(self, record: TrialRecord, running: Running) -> TrialRecord:
         from pytest_touchstone.export.example import LeftOut
-        from pytest_touchstone.export.select import example_of
 
-        offer = example_of(trial, record.outcome, suite=record.suite)
+        trial, lesson = running.trial, running.lesson
+        offer = self.targets.example_of(trial, record.outcome, suite=record.suite, lesson=lesson)
         if isinstance(offer, LeftOut):
-            return dataclasses.replace(record, example_reason=offer.reason)
+            uncorrected = self.targets.uncorrected(trial, offer, suite=record.suite, why=record.reason, lesson=lesson)
+            return dataclasses.replace(record, example_reason=offer.reason, uncorrected=uncorrected)
         offered = offer.to_dict()
         example: dict[str, Any] = {name: offered[name] for name in CONVERSATION}
         try:
@@ -418,6 +457,11 @@ def _registered_scorers(config: pytest.Config) -> dict[str, Scorer]:
                 msg = f"two hooks pytest_llm_scorers register a scorer named {name!r}; rename one with @scorer(name=...)"
                 raise pytest.UsageError(msg)
     return registry
+
+
+def _unless_teaching(note: Callable[[str], None]) -> Callable[[str], None]:
+    """What a teacher lacks is no fault of the trial."""
+    return lambda said: None if current_role() == "teacher" else note(said)
 
 
 def _ignore(_: object) -> None:

@@ -38,7 +38,7 @@ from pytest_touchstone.plugin.surroundings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from pytest_touchstone.plugin.streams import Streams
@@ -92,12 +92,15 @@ class Window:
         owned: Callable[[pytest.Item], AbstractContextManager[None]],
         without_trial: Callable[[pytest.Item], AbstractContextManager[None]],
         left_out: Callable[[pytest.Item], str | None],
+        after: Callable[[pytest.Item, BaseException | None], None] | None = None,
+        after_async: Callable[[pytest.Item, BaseException | None], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Start nothing yet.
 
         `width` is how many bodies run at once in this process, `timeout_s` what one of them may take; `owned` makes the context that
         attributes model calls to a test, `without_trial` one in which the test has no trial to report; `left_out` says why a golden test
-        is not to start any more, None while it may.
+        is not to start any more, None while it may. `after` and `after_async` are told of each body that ended beside others, as `Body`
+        says.
         """
         self.config = config
         self.width = width
@@ -108,6 +111,8 @@ class Window:
         self._owned = owned
         self._without_trial = without_trial
         self._left_out = left_out
+        self._after = after
+        self._after_async = after_async
         self._bodies = Bodies()
         self._started: dict[pytest.Item, Started] = {}
         self._conditions: dict[object, object] = {}
@@ -365,7 +370,14 @@ class Window:
     def _new_body(self, item: pytest.Function) -> Body:
         timeout_s = _shorter(self.timeout_s, seconds_of_pytest_timeout(item))
         self._has_timeouts = self._has_timeouts or timeout_s is not None
-        return Body(item, owned=lambda: self._owned(item), timeout_s=timeout_s, on_end=lambda: self._tell("ended", item))
+        return Body(
+            item,
+            owned=lambda: self._owned(item),
+            timeout_s=timeout_s,
+            on_end=lambda: self._tell("ended", item),
+            after=None if self._after is None else functools.partial(self._after, item),
+            after_async=None if self._after_async is None else functools.partial(self._after_async, item),
+        )
 
     def _wait_for(self, started: Started, *, fill: bool = True) -> None:
         while True:

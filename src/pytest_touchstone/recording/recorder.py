@@ -328,7 +328,7 @@ class Recorder:
 def _inside(values: Sequence[tuple[contextvars.ContextVar[Any], object]], role: Role) -> Generator[None]:
     tokens = [(variable, variable.set(value)) for variable, value in values]
     try:
-        with asking_as(role):
+        with asking_as(role, exactly=True):
             yield
     finally:
         for variable, token in tokens:
