@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -65,7 +65,8 @@ class FurtherTrials:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Put the end behind the tests, before xdist, which was registered earlier and so comes later, tells the controller."""
-        self._end = End.from_parent(session, name=END_ID, nodeid=END_ID)
+        self._end = cast("Any", End).from_parent(session, name=END_ID, nodeid=END_ID)
+        assert self._end is not None
         session.items.append(self._end)
 
     @pytest.hookimpl(tryfirst=True)
@@ -78,7 +79,7 @@ class FurtherTrials:
             session.items.extend(list(further_trials(session.items[:-1], self._times)))
             return True
         tear_down = session._setupstate.teardown_exact  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as the protocol would have
-        call = pytest.CallInfo.from_call(lambda: tear_down(nextitem), when="teardown")
+        call: pytest.CallInfo[Any] = cast("Any", pytest.CallInfo).from_call(lambda: tear_down(nextitem), when="teardown")
         if call.excinfo is not None:  # of a fixture that lives as long as the session
             item.ihook.pytest_runtest_logreport(report=item.ihook.pytest_runtest_makereport(item=item, call=call))
         return True
