@@ -26,7 +26,8 @@ roles = []
 
 def right(checked):
     roles.append(current_role())
-    return Score(name="right", value=float(checked.output in {"yes", '{"a": 1}'}), passed=checked.output in ("yes", {"a": 1}), reason="no")
+    passed = checked.output in ("yes", {"a": 1})
+    return Score(name="right", value=float(passed), passed=passed, reason="no")
 
 
 async def aright(checked):

@@ -404,11 +404,12 @@ def test_what_is_filled_in_while_the_tests_run_is_kept(project, runner, world):
         """
         import json, pathlib
 
-        def pytest_llm_scorers():
+        def pytest_sessionstart(session):
+            if hasattr(session.config, "workerinput"):
+                return
             path = pathlib.Path("training/needs_correction.jsonl")
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             path.write_text("".join(json.dumps({**line, "correction": "you are kind"}) + "\\n" for line in lines))
-            return []
         """
     )
     runner.run(*EXPORT)

@@ -115,11 +115,8 @@ class Uncorrected:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Uncorrected:
-        """The inverse of `to_dict`; the example is not asked to be whole."""
-        example: dict[str, Any] = data["example"]
-        sequences = ("prompt", "completion", "tools", "tags", "checks")
-        fields: dict[str, Any] = {name: tuple(value) if name in sequences else value for name, value in example.items()}
-        return cls(**{**data, "example": Example(**fields)})
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "example": Example.unchecked(data["example"])})
 
     def shown(self) -> Example:
         """All that the list would show of the case, as one example, so that the holdout guard sees it."""

@@ -63,12 +63,17 @@ class Example:
             ExportError: a field is missing, unknown, or cannot hold what it is given.
         """
         try:
-            fields: dict[str, Any] = {name: tuple(value) if name in _TUPLES else value for name, value in data.items()}
-            example = cls(**fields)
+            example = cls.unchecked(data)
         except TypeError as error:
             msg = f"case {data.get('case_id')!r}: this is no example: {error}; build it with Example(...) or Example.to_dict()"
             raise ExportError(msg) from error
         return validate_example(example)
+
+    @classmethod
+    def unchecked(cls, data: Mapping[str, Any]) -> Example:
+        """As `from_dict`, of what need not be fit for an export: an example that lacks its target."""
+        fields: dict[str, Any] = {name: tuple(value) if name in _TUPLES else value for name, value in data.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)
