@@ -39,11 +39,11 @@ def test_it(case, judge):
     case.check(lowercase, judge())
 """
 
-ASK = 'client.chat.completions.create(model="app-1", messages=messages)'
 ASYNC_TEST = (
-    TEST.replace("openai.OpenAI()", "openai.AsyncOpenAI()")
+    TEST.replace("client = openai.OpenAI()\n", "")
     .replace("def test_it", "async def test_it")
-    .replace(ASK, f"(await {ASK})")
+    .replace("    case.output = client", "    async with openai.AsyncOpenAI() as client:\n        reply = await client")
+    .replace("messages=messages).choices[0]", "messages=messages)\n    case.output = reply.choices[0]")
     .replace("case.check(", "await case.acheck(")
 )
 
@@ -475,4 +475,4 @@ def test_a_plan_and_a_collection_accept_nothing_and_count_no_teacher(project, ru
     result = runner.run(*EXPORT, "--llm-plan", "-k", "polite")
     assert not (project.path / "training" / "corrections.jsonl").exists()
     row = next(line.split() for line in result.stdout.lines if line.startswith(SUITE))
-    assert row[3:5] == ["2", "1"]
+    assert row[3:5] == ["1", "1"]

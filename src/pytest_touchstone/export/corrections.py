@@ -8,6 +8,7 @@ second, so what the second holds is what is open.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -116,13 +117,14 @@ class Uncorrected:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Uncorrected:
         """The inverse of `to_dict`."""
-        return cls(**{**data, "example": Example.unchecked(data["example"])})
+        fields: dict[str, Any] = {**data, "example": Example.unchecked(data["example"])}
+        return cls(**fields)
 
     def shown(self) -> Example:
         """All that the list would show of the case, as one example, so that the holdout guard sees it."""
         said = [{"role": "assistant", "content": text} for text in (self.why, self.rubric) if text]
         asked = self.input if isinstance(self.input, str) else json.dumps(self.input, ensure_ascii=False)
-        return Example(**{**vars(self.example), "completion": (*self.example.completion, {"role": "user", "content": asked}, *said)})
+        return dataclasses.replace(self.example, completion=(*self.example.completion, {"role": "user", "content": asked}, *said))
 
 
 def is_given(correction: JsonValue) -> bool:
@@ -350,6 +352,7 @@ def _read(path: Path, kind: type[L], faults: list[Fault]) -> Iterable[tuple[int,
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        fields: dict[str, Any] = {}
         try:
             fields = _fields(line)
             yield number, kind.model_validate(fields)
@@ -404,7 +407,7 @@ def _fault(details: ErrorDetails, kind: type[_Line]) -> dict[str, Any]:
             fix = f"did you mean {close!r}?" if close else f"keep only {', '.join(kind.model_fields)}"
             return {"field": field, "problem": "is no field here", "fix": fix}
         case "value_error":
-            return {"field": field, "problem": str(details["ctx"]["error"]), "fix": "give text, an object or a list"}
+            return {"field": field, "problem": str(details.get("ctx", {}).get("error")), "fix": "give text, an object or a list"}
         case _:
             return {"field": field, "problem": f"is {describe(value)}", "fix": "give text (quote it)"}
 

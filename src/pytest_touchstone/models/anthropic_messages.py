@@ -105,16 +105,19 @@ class AnthropicMessages(SdkModel):
 def _turns(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The turns in Anthropic's shape: results of tools are the user's, and those that follow each other stand in one message."""
     turns: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] | None = None
     for message in messages:
         if message["role"] in _SYSTEM:
             continue
         if message["role"] == "tool":
             result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": message.get("content") or ""}
-            if turns and turns[-1]["role"] == "user" and isinstance(turns[-1]["content"], list):
-                turns[-1]["content"].append(result)
-            else:
-                turns.append({"role": "user", "content": [result]})
-        elif message.get("tool_calls"):
+            if results is None:
+                results = []
+                turns.append({"role": "user", "content": results})
+            results.append(result)
+            continue
+        results = None
+        if message.get("tool_calls"):
             text = [{"type": "text", "text": message["content"]}] if message.get("content") else []
             turns.append({"role": "assistant", "content": [*text, *map(_tool_use, message["tool_calls"])]})
         else:
