@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pytest_touchstone.cases import stable_number
 from pytest_touchstone.errors import ExportError
 from pytest_touchstone.export.example import Example, LeftOut, plain, validate_example
-from pytest_touchstone.export.formats import TRL_FORMAT, encode_trl, trl_row
+from pytest_touchstone.export.formats.trl import TRL_FORMAT, encode_trl, trl_row
 from pytest_touchstone.export.leak import leaks
 from pytest_touchstone.export.ledger import LEDGER_FILE, Ledger, Taught
 from pytest_touchstone.files import replace_file
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_touchstone.export.formats import Encoded, Row
+    from pytest_touchstone.export.formats.trl import Encoded, Row
     from pytest_touchstone.settings import Split
     from pytest_touchstone.trial import Outcome, TrialRecord
 
@@ -82,7 +82,7 @@ class Manifest:
 
     `trials` = `written` + `left_out`. The `by_` counts are of written examples, `left_out_by_reason` of trials. `train_file` is None, and
     so are its hash and size (bytes), where no example was written. `examples` are in the order of the file's lines; each `sha256` is
-    that of the line without its newline. `tool_calls` counts the examples that hold any, and `anchored` are columns: `formats` says
+    that of the line without its newline. `tool_calls` counts the examples that hold any, and `anchored` are columns: `formats.trl` says
     what to know about both. `holdout_inputs` counts the inputs that the guard compared with, and `holdout_taught` are the entries of the
     ledger that are holdout by now: what is trained on the earlier export has seen them. `run` is what the caller said about the run.
     """
