@@ -224,7 +224,7 @@ class TestDatasets:
         pyarrow = pytest.importorskip("pyarrow")
         table = arrow_json.read_json(pyarrow.BufferReader(json.dumps({"text": text}).encode()))
         if not pyarrow.types.is_string(table.schema.field("text").type):
-            assert trl._DATE.fullmatch(text)
+            assert trl.DATE.fullmatch(text)
 
     @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())

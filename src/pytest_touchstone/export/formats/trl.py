@@ -1,9 +1,11 @@
-"""Training formats: what each consumer reads as it is, checked against how that consumer reads it.
+"""TRL's conversational formats, one JSON object a line, checked against how TRL and `datasets` read them.
 
-TRL's conversational prompt/completion, one JSON object a line: `{"prompt": [...], "completion": [...]}`, and in a file where any
-example has tools, `"tools"`. The rows are shaped by their two readers.
+Prompt/completion (`{"prompt": [...], "completion": [...]}`), language modelling (`{"messages": [...]}`) and preference
+(`{"prompt": [...], "chosen": [...], "rejected": [...]}`), and in a file where any example has tools, `"tools"`. The rows are shaped by
+their two readers.
 
-TRL 1.14 (`SFTTrainer`, `DPOTrainer`) puts `prompt` and `prompt + completion` through the chat template and trains what was added.
+TRL 1.14 (`SFTTrainer`, `DPOTrainer`) puts `prompt` and `prompt + completion` through the chat template and trains what was added; of
+`messages` it trains everything, or with `assistant_only_loss` every assistant turn, so prompt/completion is what fits examples best.
 Templates of text models read `content` as one text: text parts are joined by newlines, and an example with any other part is not
 written. They know no `developer`: it becomes `system`. Only keys that templates read are kept (`role`, `content`, `name`,
 `tool_calls`, `tool_call_id`, `reasoning_content`); `content` is always there, null beside tool calls. `tools` may be a list or JSON
@@ -24,33 +26,28 @@ JSON. The manifest calls such a column anchored.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from pytest_touchstone.export.example import LeftOut, text_of
+from pytest_touchstone.export.chat import chat_messages
+from pytest_touchstone.export.example import LeftOut
+from pytest_touchstone.export.format import TRAIN_FILE, Files, NotHeldError, json_line, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_touchstone.export.example import Example
-
-Column = Literal["prompt", "completion"]
-Row = dict[str, Any]
+    from pytest_touchstone.export.format import Row
 
 TRL_FORMAT: Final = "trl-prompt-completion"
-COLUMNS: Final[tuple[Column, ...]] = ("prompt", "completion")
+COLUMNS: Final = ("prompt", "completion")
 FIRST_CHUNK: Final = 10 << 20  # bytes; datasets.packaged_modules.json: JsonConfig.chunksize
 MAX_LINE: Final = 4 << 20  # bytes; more than a million tokens, and short enough that the first chunk always holds two rows
 ANCHOR: Final = "refusal"
 NO_TOOLS: Final = "null"
 
-_TEXT_KEYS: Final = ("name", "tool_call_id", "reasoning_content")
-_TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
-_LINE_ENDS: Final = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # `str.splitlines` breaks a line at these, too
-_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[\d\s:.TZ+-]*")  # a superset of what Arrow takes for a timestamp
+DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[\d\s:.TZ+-]*")  # a superset of what Arrow takes for a timestamp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,28 +55,54 @@ class Encoded:
     """The lines of a file, without their newlines and in the order of the rows, and the columns that had to be anchored."""
 
     lines: tuple[bytes, ...]
-    anchored: tuple[Column, ...] = ()
+    anchored: tuple[str, ...] = ()
+
+
+class Messages:
+    """Language modelling: the whole conversation as one list."""
+
+    files = (TRAIN_FILE,)
+
+    def row(self, example: Example) -> Row:
+        """As `Format.row`."""
+        return _sized({"messages": chat_messages((*example.prompt, *example.completion)), **_tools(example)})
+
+    def encode(self, rows: Sequence[Row]) -> Files | LeftOut:
+        """As `Format.encode`."""
+        return _file(rows, ("messages",))
+
+
+class Preference:
+    """Preference: the target is chosen, the answer that failed is rejected."""
+
+    files = (TRAIN_FILE,)
+
+    def row(self, example: Example) -> Row:
+        """As `Format.row`."""
+        rejected = rejected_answer(example)
+        columns = {"prompt": example.prompt, "chosen": example.completion, "rejected": rejected}
+        return _sized({**{column: chat_messages(messages) for column, messages in columns.items()}, **_tools(example)})
+
+    def encode(self, rows: Sequence[Row]) -> Files | LeftOut:
+        """As `Format.encode`."""
+        return _file(rows, ("prompt", "chosen", "rejected"))
 
 
 def trl_row(example: Example) -> Row | LeftOut:
-    """The example as TRL reads it, or why it cannot be written in this format."""
+    """The example as prompt/completion, or why it cannot be written in this format."""
     try:
-        row: Row = {column: [_message(message) for message in getattr(example, column)] for column in COLUMNS}
-    except _UnsupportedError as error:
-        return LeftOut(reason=f"not in this format: {error}")
-    if example.tools:
-        row["tools"] = _json(list(example.tools))
-    size = len(_json(row).encode())
-    return row if size <= MAX_LINE else LeftOut(reason=f"too long: {size:,} bytes, and {MAX_LINE:,} is the most for one example")
+        return _sized({column: chat_messages(getattr(example, column)) for column in COLUMNS} | _tools(example))
+    except NotHeldError as error:
+        return LeftOut(reason=str(error))
 
 
-def encode_trl(rows: Sequence[Row]) -> Encoded | LeftOut:
+def encode_trl(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> Encoded | LeftOut:
     """The rows as lines that `datasets` reads back exactly, or why it cannot (a lone row whose text is nothing but a date)."""
     tools: Row = {"tools": NO_TOOLS} if any("tools" in row for row in rows) else {}
     complete: list[Row] = [{**tools, **row} for row in rows]
-    chunk = _first_chunk(complete)
-    anchored: list[Column] = []
-    for column in COLUMNS:
+    chunk = first_chunk(complete)
+    anchored: list[str] = []
+    for column in columns:
         if not _at_risk(column, complete, chunk):
             continue
         if sum(len(row[column]) for row in chunk) < 2:
@@ -87,68 +110,70 @@ def encode_trl(rows: Sequence[Row]) -> Encoded | LeftOut:
         first, *others = complete[0][column]
         complete[0][column] = [{**first, ANCHOR: None}, *others]
         anchored.append(column)
-    lines = (_json({column: row[column] for column in (*COLUMNS, "tools") if column in row}) for row in complete)
-    return Encoded(lines=tuple(line.translate(_LINE_ENDS).encode() for line in lines), anchored=tuple(anchored))
+    lines = (json_line({column: row[column] for column in (*columns, "tools") if column in row}) for row in complete)
+    return Encoded(lines=tuple(lines), anchored=tuple(anchored))
 
 
-class _UnsupportedError(Exception):
-    """A message holds what this format has no place for."""
+def rejected_answer(example: Example) -> tuple[Any, ...]:
+    """The answer that failed, for the formats that take pairs.
+
+    Raises:
+        NotHeldError: there is none, or it says the same as the target.
+    """
+    if not example.rejected:
+        why = "nothing failed, so there is only a good one" if example.kind == "replay" else "the trial left no text that failed"
+        msg = f"no pair of answers: {why}"
+        raise NotHeldError(msg)
+    chosen, rejected = (chat_messages(messages) for messages in (example.completion, example.rejected))
+    if [_said(message) for message in chosen] == [_said(message) for message in rejected]:
+        msg = "no pair of answers: the one that failed says the same as the target"
+        raise NotHeldError(msg)
+    return example.rejected
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    role = "system" if message["role"] == "developer" else message["role"]
-    kept: dict[str, Any] = {"role": role, "content": _content(message.get("content"))}
-    kept |= {key: message[key] for key in _TEXT_KEYS if isinstance(message.get(key), str)}
-    if message.get("tool_calls"):
-        kept["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
-    return kept
-
-
-def _content(content: object) -> str | None:
-    if content is None or isinstance(content, str):
-        return content
-    for part in cast("Sequence[Mapping[str, object]]", content):
-        if part.get("type") not in _TEXT_PARTS or not isinstance(part.get("text"), str):
-            msg = f"a message holds a part of type {part.get('type')!r}; only text can be trained on here"
-            raise _UnsupportedError(msg)
-    return text_of(content)
-
-
-def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function: object = call.get("function")
-    fields: Mapping[str, object] = cast("Mapping[str, object]", function) if isinstance(function, Mapping) else {}
-    name, arguments = fields.get("name"), fields.get("arguments")
-    if not isinstance(name, str) or not isinstance(arguments, str):
-        msg = f"a tool call of type {call.get('type')!r} has no function name with arguments as JSON text"
-        raise _UnsupportedError(msg)
-    called = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    return {"id": call["id"], **called} if isinstance(call.get("id"), str) else called
-
-
-def _first_chunk(rows: Sequence[Row]) -> list[Row]:
-    """The rows that surely lie in the first chunk, the anchor's few bytes included."""
+def first_chunk(rows: Sequence[Row]) -> list[Row]:
+    """The rows that surely lie in the first chunk from which `datasets` takes the types, the anchor's few bytes included."""
     chunk: list[Row] = []
     size = 256
     for row in rows:
-        size += len(_json(row).encode()) + 1
+        size += len(json_text(row).encode()) + 1
         if size > FIRST_CHUNK:
             break
         chunk.append(row)
     return chunk
 
 
-def _at_risk(column: Column, rows: Sequence[Row], chunk: Sequence[Row]) -> bool:
+def _said(message: dict[str, Any]) -> tuple[str, str]:
+    return (message["content"] or "").strip(), json_text(message.get("tool_calls"))
+
+
+def _sized(row: Row) -> Row:
+    size = len(json_text(row).encode())
+    if size > MAX_LINE:
+        msg = f"too long: {size:,} bytes, and {MAX_LINE:,} is the most for one example"
+        raise NotHeldError(msg)
+    return row
+
+
+def _tools(example: Example) -> Row:
+    return {"tools": json_text(list(example.tools))} if example.tools else {}
+
+
+def _file(rows: Sequence[Row], columns: Sequence[str]) -> Files | LeftOut:
+    encoded = encode_trl(rows, columns)
+    if isinstance(encoded, LeftOut):
+        return encoded
+    return Files(content={TRAIN_FILE: b"".join(line + b"\n" for line in encoded.lines)}, anchored=encoded.anchored)
+
+
+def _at_risk(column: str, rows: Sequence[Row], chunk: Sequence[Row]) -> bool:
     seen = [message for row in chunk for message in row[column]]
     if not seen or any(message.keys() != seen[0].keys() for message in seen):
         return False
     if len(seen) == 1:
-        return any(_DATE.fullmatch(text) for text in _texts(seen[0]))
+        return any(DATE.fullmatch(text) for text in _texts(seen[0]))
     plain = all(message.keys() == {"role", "content"} for row in rows for message in row[column])
-    return not (plain and any(not _DATE.fullmatch(message["content"]) for message in seen))
+    return not (plain and any(not DATE.fullmatch(message["content"]) for message in seen))
 
 
 def _texts(value: object) -> Iterator[str]:
