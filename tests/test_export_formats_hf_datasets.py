@@ -71,17 +71,22 @@ def test_the_same_rows_give_the_same_bytes():
 
 
 def test_what_trl_cannot_read_is_left_out():
-    with pytest.raises(NotHeldError, match="^not in this format: a message holds a part of type 'image'; only text can be trained on here$"):
+    with pytest.raises(NotHeldError) as raised:
         row(prompt=(user([{"type": "image"}]),))
+    assert str(raised.value) == "not in this format: a message holds a part of type 'image'; only text can be trained on here"
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_anything_survives(load, data):
-    text = st.one_of(st.text(st.characters(codec="utf-8"), max_size=20), st.dates().map(str), st.sampled_from(["1", "null", "{}", '"', "1e999"]))
+    text = st.one_of(
+        st.text(st.characters(codec="utf-8"), max_size=20), st.dates().map(str), st.sampled_from(["1", "null", "{}", '"', "1e999"])
+    )
     said = text.filter(str.strip)
     called = st.builds(lambda arguments, call_id: assistant(None, tool_calls=[tool_call(arguments, call_id=call_id)]), text, text)
-    turn = st.one_of(said.map(user), said.map(assistant), called, text.map(lambda content: {"role": "tool", "content": content, "name": "f"}))
+    turn = st.one_of(
+        said.map(user), said.map(assistant), called, text.map(lambda content: {"role": "tool", "content": content, "name": "f"})
+    )
     examples = st.builds(
         lambda turns, last, answer, tools: example(prompt=(*turns, user(last)), completion=(answer,), tools=tools),
         st.lists(turn, max_size=3),

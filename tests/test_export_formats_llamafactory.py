@@ -26,7 +26,8 @@ def loader_drops(row, *, ranking=False):
         "turns": all(turn["from"] in (("human", "observation"), ("gpt", "function_call"))[n % 2] for n, turn in enumerate(turns)),
         "count": len(turns) % 2 == ranking and turns,
         "texts": all(set(turn) == {"from", "value"} and isinstance(turn["value"], str) for turn in row["conversations"]),
-        "tools": isinstance(row["tools"], str) and all(tool["function"]["parameters"]["properties"] for tool in json.loads(row["tools"] or "[]")),
+        "tools": isinstance(row["tools"], str)
+        and all(tool["function"]["parameters"]["properties"] for tool in json.loads(row["tools"] or "[]")),
         "answers": not ranking or {row["chosen"]["from"], row["rejected"]["from"]} <= {"gpt", "function_call"},
     }
     for turn in turns:
@@ -130,7 +131,7 @@ class TestPreference:
         )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_whatever_is_written_is_not_dropped(data):
     text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=9).filter(str.strip)

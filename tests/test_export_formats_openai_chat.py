@@ -173,7 +173,9 @@ class TestChat:
 
 class TestPreference:
     def test_a_pair(self):
-        row = OpenAIPreference().row(example(prompt=(user("a"), assistant("b"), user("c")), rejected=(assistant("No idea."),), tools=(WEATHER,)))
+        row = OpenAIPreference().row(
+            example(prompt=(user("a"), assistant("b"), user("c")), rejected=(assistant("No idea."),), tools=(WEATHER,))
+        )
         assert row == {
             "input": {"messages": [user("a"), assistant("b"), user("c")], "tools": [WEATHER]},
             "preferred_output": [assistant("On its way.")],
@@ -199,7 +201,11 @@ def any_examples(draw):
     text = st.text(st.characters(codec="utf-8"), max_size=20)
     said = text.filter(str.strip)
     ids = st.sampled_from(["call_1", "call_2", "", "é"])
-    calls = st.lists(st.builds(lambda arguments, call_id: tool_call(arguments, call_id=call_id), st.sampled_from(["{}", '{"a": 0.3}', "[", "1"]), ids), min_size=1, max_size=2)
+    calls = st.lists(
+        st.builds(lambda arguments, call_id: tool_call(arguments, call_id=call_id), st.sampled_from(["{}", '{"a": 0.3}', "[", "1"]), ids),
+        min_size=1,
+        max_size=2,
+    )
     turn = st.one_of(
         said.map(user),
         said.map(assistant),
@@ -212,18 +218,19 @@ def any_examples(draw):
     return example(prompt=prompt, completion=(answer,), rejected=(assistant(draw(said)),), tools=draw(st.sampled_from([(), (WEATHER,)])))
 
 
-@settings(max_examples=200)
-@given(st.lists(any_examples(), min_size=12, max_size=16))
-def test_whatever_is_written_keeps_the_rules(made):
-    assert [problem_of(one) for one in made] == [None] * len(made)
+GOOD = example(rejected=(assistant("No."),))
+
+
+@settings(max_examples=100)
+@given(any_examples())
+def test_whatever_is_written_keeps_the_rules(drawn):
+    assert problem_of(drawn) is None
     for format_, pairs in ((OpenAIChat(), False), (OpenAIPreference(), True)):
-        rows = []
-        for one in made:
-            try:
-                rows.append(format_.row(one))
-            except NotHeldError as error:
-                assert str(error).startswith(("not in this format: ", "no pair of answers: "))
-        encoded = format_.encode(rows)
-        if isinstance(encoded, Files):
-            assert file_faults(encoded.content["train.jsonl"], pairs=pairs) == {}
-            assert [json.loads(line) for line in encoded.content["train.jsonl"].decode().splitlines()] == rows
+        rows = [format_.row(GOOD)] * 10
+        try:
+            rows.append(format_.row(drawn))
+        except NotHeldError as error:
+            assert str(error).startswith(("not in this format: ", "no pair of answers: "))
+        data = format_.encode(rows).content["train.jsonl"]
+        assert file_faults(data, pairs=pairs) == {}
+        assert [json.loads(line) for line in data.decode().splitlines()] == rows

@@ -11,8 +11,8 @@ from export_samples import WEATHER, assistant, example, tool_call, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_touchstone.export.formats import trl
 from pytest_touchstone.export.example import LeftOut, problem_of
+from pytest_touchstone.export.formats import trl
 from pytest_touchstone.export.formats.trl import Encoded, encode_trl, trl_row
 
 CALLED = assistant(None, tool_calls=[tool_call('{"city":  "Oslo", "big": 12345678901234567890, "exact": 0.1234567890123456789}')])

@@ -65,7 +65,9 @@ def test_each_format_has_a_folder_and_a_report(tmp_path):
 
 
 def test_every_example_is_in_a_format_or_has_a_reason(tmp_path):
-    replay = fix(11, kind="replay", target_source="wire", rejected=(), completion=(assistant(None, tool_calls=[tool_call("[")]),), tools=(WEATHER,))
+    replay = fix(
+        11, kind="replay", target_source="wire", rejected=(), completion=(assistant(None, tool_calls=[tool_call("[")]),), tools=(WEATHER,)
+    )
     made = export(tmp_path, *TEN, replay)
     for name, report in made.formats.items():
         assert report["examples"] == made.written == 11 == report["written"] + report["left_out"], name
@@ -153,7 +155,10 @@ class TestPlaces:
         path.write_bytes(b"mine")
         with pytest.raises(ExportError) as raised:
             export(tmp_path, *TEN, formats=[name])
-        assert str(raised.value) == f"{path}: was not written by an export (its manifest does not list it); move it away or choose another folder"
+        assert (
+            str(raised.value)
+            == f"{path}: was not written by an export (its manifest does not list it); move it away or choose another folder"
+        )
         export(tmp_path, *TEN, formats=())
         assert path.read_bytes() == b"mine"
 
@@ -173,7 +178,10 @@ class TestPlaces:
         (folder / "openai" / "other.jsonl").write_bytes(b"mine")
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         paths = ["../outside.txt", "openai/other.jsonl", "openai/../train.jsonl", 7, None]
-        manifest |= {"claimed": paths, "formats": {"openai": {"files": [{"path": path} for path in paths] + ["x"]}, "x": 1, "y": {"files": 1}}}
+        manifest |= {
+            "claimed": paths,
+            "formats": {"openai": {"files": [{"path": path} for path in paths] + ["x"]}, "x": 1, "y": {"files": 1}},
+        }
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         export(folder, *TEN, formats=())
         assert outside.read_bytes() == b"mine"
@@ -189,7 +197,10 @@ class TestPlaces:
         before = outside.read_bytes()
         with pytest.raises(ExportError) as raised:
             export(folder, *TEN, formats=["openai"])
-        assert str(raised.value) == f"{path}: is a link, a folder or a device, and an export replaces plain files only; remove it or choose another folder"
+        assert (
+            str(raised.value)
+            == f"{path}: is a link, a folder or a device, and an export replaces plain files only; remove it or choose another folder"
+        )
         export(folder, *TEN, formats=())
         assert outside.read_bytes() == before
         assert os.path.lexists(path)
@@ -203,7 +214,10 @@ class TestPlaces:
         before = files_of(outside)
         with pytest.raises(ExportError) as raised:
             check_folder(folder, ["openai"])
-        assert str(raised.value) == f"{folder / 'openai'}: is no folder, and the format 'openai' is written into it; remove it or choose another folder"
+        assert (
+            str(raised.value)
+            == f"{folder / 'openai'}: is no folder, and the format 'openai' is written into it; remove it or choose another folder"
+        )
         export(folder, *TEN, formats=())
         assert files_of(outside) == before
 

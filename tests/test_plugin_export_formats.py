@@ -40,7 +40,9 @@ def test_it(case):
 def project(pytester, monkeypatch):
     (pytester.path / "cases.yaml").write_text(CASES, encoding="utf-8")
     pytester.makepyfile(test_suite=TEST)
-    with FakeProvider(lambda seen: Reply(text="It is Rome" if b"Draft" in seen.body and b"one word" not in seen.body else "Rome")) as provider:
+    with FakeProvider(
+        lambda seen: Reply(text="It is Rome" if b"Draft" in seen.body and b"one word" not in seen.body else "Rome")
+    ) as provider:
         monkeypatch.setenv("OPENAI_BASE_URL", provider.openai_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789abcdef")
         yield pytester
@@ -154,7 +156,10 @@ def test_options_that_cannot_be_used(project, runner, arguments, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("llm_export_formats = opnai", "*ini llm_export_formats: 'opnai' is no export format; use one of trl, *, for example llm_export_formats = openai"),
+        (
+            "llm_export_formats = opnai",
+            "*ini llm_export_formats: 'opnai' is no export format; use one of trl, *, for example llm_export_formats = openai",
+        ),
         ("llm_export_call = 2", "*ini llm_export_call is '2'; use one of last, first, all"),
     ],
 )

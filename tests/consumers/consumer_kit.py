@@ -37,9 +37,7 @@ def examples():
     chats = [made(number) for number in range(1, 11)]
     dates = made(11, completion=(assistant("2026-10-03"),), rejected=(assistant("2026-10-04"),))
     bare = made(12, prompt=(user("Hello \u2028 <b>é</b>"), assistant("Yes?"), user("Weather?")))
-    calling = made(
-        13, prompt=ASKED[:1], completion=ASKED[1:], tools=(WEATHER,), kind="replay", target_source="wire", rejected=()
-    )
+    calling = made(13, prompt=ASKED[:1], completion=ASKED[1:], tools=(WEATHER,), kind="replay", target_source="wire", rejected=())
     called = made(14, prompt=(SYSTEM, *ASKED, RESULT), tools=(WEATHER,))
     return [*chats, dates, bare, calling, called]
 

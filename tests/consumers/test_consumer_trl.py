@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
@@ -105,7 +106,8 @@ def test_preference(tmp_path, model, tokenizer, load):
     export(tmp_path, "preference")
     data = load(tmp_path / "preference" / "train.jsonl")
     assert len(data) == 13
-    trainer = DPOTrainer(model=model, args=settings(DPOConfig, tmp_path), train_dataset=data, processing_class=tokenizer)
+    before = copy.deepcopy(model)  # it would load one by the model's name, and this one has none
+    trainer = DPOTrainer(model=model, ref_model=before, args=settings(DPOConfig, tmp_path), train_dataset=data, processing_class=tokenizer)
     row = json.loads(json.dumps(trainer.train_dataset[0]))
     texts = {name: tokenizer.decode(value) for name, value in row.items() if name.endswith("_ids") and isinstance(value, list)}
     assert any("Answer 1" in text for text in texts.values())

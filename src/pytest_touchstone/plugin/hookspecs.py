@@ -65,7 +65,8 @@ def pytest_llm_example(example: dict[str, Any], trial: Trial) -> bool | None:
 
     Called with `--llm-export`, in the process that ran the trial, once for every example that a trial offers (one, or with
     `--llm-export-call all` one for each call); never for a holdout case. Change `example` in place: `prompt` and `completion` are
-    lists of chat messages, `tools` a list of tool definitions, `rejected` a list with the answer that failed, empty where none did. Return False to drop it; the manifest then says so. Every implementation is called.
+    lists of chat messages, `tools` a list of tool definitions, `rejected` a list with the answer that failed, empty where none did.
+    Return False to drop it; the manifest then says so. Every implementation is called.
     An example that is no longer valid afterwards stops the export with an error that names the case.
 
     Example::

@@ -93,6 +93,9 @@ def _all_turns(value: object) -> Iterator[dict[str, str]]:
 def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     turns = [_turn(message) for message in chat_messages(messages)]
     said = turns[1:] if turns[0]["from"] == "system" else turns
+    if any(turn["from"] == "system" for turn in said):
+        msg = "not in this format: a system message stands elsewhere than at the start"
+        raise NotHeldError(msg)
     for number, turn in enumerate(said):
         if (turn["from"] in _ASKING) != (number % 2 == 0):
             raise NotHeldError(_out_of_turn(said, number))
@@ -100,8 +103,6 @@ def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _out_of_turn(said: Sequence[dict[str, str]], number: int) -> str:
-    if said[number]["from"] == "system":
-        return "not in this format: a system message stands elsewhere than at the start"
     if number and said[number]["from"] == said[number - 1]["from"] == "observation":
         return "not in this format: several results of tools in a row, and LLaMA-Factory takes one"
     return _NO_TURNS
@@ -132,14 +133,12 @@ def _calls(calls: Sequence[Mapping[str, Any]]) -> str:
 def _tools(example: Example) -> str:
     """The tools as JSON text; empty where there are none, which the loader takes for none."""
     for tool in example.tools:
-        function = tool.get("function")
         try:
-            described = (
-                tool["type"] == "function" and isinstance(function["name"], str) and isinstance(function["parameters"]["properties"], dict)
-            )
+            function = tool["function"]
+            name, properties = function["name"], function["parameters"]["properties"]
         except (KeyError, TypeError):
-            described = False
-        if not described:
+            name = properties = None
+        if tool.get("type") != "function" or not isinstance(name, str) or not isinstance(properties, dict):
             msg = "not in this format: a tool is no function whose parameters have properties, which LLaMA-Factory's templates read"
             raise NotHeldError(msg)
     return json_text(list(example.tools)) if example.tools else ""
