@@ -129,7 +129,7 @@ def _input_messages(value: JsonValue) -> list[Mapping[str, Any]]:
 
 def _failed_answer(trial: Trial, call: Call | None) -> tuple[dict[str, Any], ...]:
     """What the model answered, as a message, else the output; none where neither is a text, as that of a call of tools."""
-    answer = _json_text(trial.output, {}) if call is None else text_of((call.answer or {}).get("content"))
+    answer = _json_text(trial.output, _json_style("")) if call is None else text_of((call.answer or {}).get("content"))
     return ({"role": "assistant", "content": answer},) if answer and answer.strip() else ()
 
 
