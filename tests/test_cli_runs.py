@@ -353,3 +353,39 @@ class TestTheStore:
         assert (status, out) == (2, [])
         assert complaint.startswith("touchstone: run store postgresql:///evals: connection is bad: ")
         assert "hunter22" not in complaint
+
+
+class TestPrune:
+    def test_it_says_what_goes_and_what_stays(self, project):
+        first, second, _third = (project.add(record(), minutes=minutes) for minutes in range(3))
+        told = [f"would remove {second.id}", f"would remove {first.id}", "2 of 3 runs would go, 1 would stay"]
+        assert project.run("runs", "prune", "--older-than", "1d", "--dry-run") == (0, told, [])
+        assert project.run("runs", "prune", "--older-than", "36500d") == (0, ["0 of 3 runs removed, 3 left"], [])
+        assert project.run("runs", "prune", "--keep", "2") == (0, [f"removed {first.id}", "1 of 3 runs removed, 2 left"], [])
+        assert len(project.store.runs()) == 2
+
+    @pytest.mark.parametrize("place", ["before", "behind"])
+    def test_another_store_may_be_named_on_either_side(self, project, place):
+        other = RunStore.open("other.db", base=project.root)
+        made = [project.add(record(), store=other, minutes=minutes) for minutes in range(2)]
+        named = ["--store", "other.db"]
+        before, behind = (named, []) if place == "before" else ([], named)
+        assert project.run("runs", *before, "prune", "--keep", "1", *behind)[1][0] == f"removed {made[0].id}"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((), "one of the arguments --keep --older-than is required"),
+            (("--keep", "0"), "argument --keep: '0' is not a whole number of at least 1"),
+            (("--older-than", "90"), "argument --older-than: '90' is no number of days; write 90d"),
+            (("--keep", "1", "--older-than", "1d"), "argument --older-than: not allowed with argument --keep"),
+        ],
+    )
+    def test_what_cannot_be_meant(self, project, arguments, message):
+        with pytest.raises(SystemExit) as stopped:
+            project.run("runs", "prune", *arguments)
+        assert stopped.value.code == 2
+        assert message in project.capsys.readouterr().err
+
+    def test_nothing_is_stored(self, project):
+        assert project.run("runs", "prune", "--keep", "1") == (2, [], [NOTHING])

@@ -153,6 +153,7 @@ class TestFiles:
                 },
             ],
             "formats": {},
+            "needs_correction": [],
             "run": {"commit": "abc", "n": [1, None]},
         }  # fmt: skip
         assert json.loads(json.dumps(made.to_dict())) == manifest_of(folder)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_touchstone import stats
 from pytest_touchstone.errors import SettingsError
-from pytest_touchstone.gate import Evidence, Level, Policy, compare, decide, evidence, stop_early, suspicious
+from pytest_touchstone.gate import Evidence, Level, Policy, compare, decide, evidence, suspicious
 from pytest_touchstone.gate_text import explain, headline
 from pytest_touchstone.trial import Call, Score, TrialRecord
 
@@ -381,7 +381,7 @@ def test_a_suite_without_a_baseline_or_without_anything_to_compare_is_undecided(
         "no case can be compared with the baseline; 0 cases cannot show a drop: even if all got worse, that could be chance"
     )
     gone = only(decide(passing(1, 1, 1), {}))
-    assert texts(gone) == ["undecided by cases: 0 cases can be compared with the baseline, and 1 are wanted"]
+    assert texts(gone) == ["undecided by cases: 0 cases can be compared with the baseline, and 1 is wanted"]
     assert gone.counts["removed"] == 3
     assert decide({}, {}).result == "passed"
 
@@ -535,24 +535,24 @@ def test_suspicious_suites_are_those_worth_a_second_stage():
     assert suspicious(*flips(15, 1, 84), Policy(margin=5)) == (SUITE,)
 
 
-def test_stopping_early_rests_on_the_e_process():
-    assert stop_early(*flips(8, 0, 10)) == {}
-    assert stop_early(*flips(9, 0, 10)) == {SUITE: stats.e_value(9, 0)}
-    assert stop_early(*flips(9, 1, 10)) == {}
-    assert stop_early(*flips(9, 0, 10), Policy(margin=2)) == {}
-    assert stop_early(*flips(9, 0, 10), policies={SUITE: Policy(alpha=0.001)}) == {}
-    before, after = flips(9, 0, 10)
-    assert stop_early({**before, "other": {}}, after) == {}
-    # Another number of trials on the other side: a sign is not as likely plus as minus where nothing changed.
-    assert stop_early(passing(*[5] * 20, trials=5), passing(*[0] * 20)) == {}
-    assert stop_early({}, passing(1)) == {}
-
-
 def test_a_suite_that_was_stopped_early_is_decided_by_its_e_value_alone():
-    before, after = flips(9, 0, 10)
-    suite = only(decide(before, after, early=stop_early(before, after)))
-    assert (suite.result, suite.method, suite.p) == ("regressed", "e-process", pytest.approx(1 / stats.e_value(9, 0)))
+    before, after = flips(11, 0, 10)
+    e = stats.e_value(11, 0)
+    suite = only(decide(before, after, early={SUITE: e}))
+    assert (suite.result, suite.method, suite.p) == ("regressed", "e-process", pytest.approx(1 / e))
+    assert only(decide(before, after, Policy(sided="two"), early={SUITE: e})).p == pytest.approx(2 / e)
     assert texts(only(decide(before, after, early={SUITE: 50.0}))) == []
+    # What was left out has no verdict, and what came in behind may have got better.
+    left_out = {SUITE: {**after[SUITE], **{f"{number:04}": case(f"{number:04}", 0, 0, not_run=1) for number in range(15, 21)}}}
+    assert [reason.rule for reason in only(decide(before, left_out, early={SUITE: e})).reasons] == ["paired_test"]
+    assert only(decide(*flips(1, 9, 0), early={SUITE: e})).result == "regressed"
+
+
+def test_where_suites_may_be_stopped_early_the_test_in_the_end_has_half_of_alpha():
+    assert only(decide(*flips(7, 0, 10))).result == "regressed"
+    assert only(decide(*flips(7, 0, 10), early={})).result == "undecided"
+    assert only(decide(*flips(8, 0, 10), early={})).result == "regressed"
+    assert only(decide(*flips(8, 0, 10), policies={SUITE: Policy(alpha=0.005)}, early={})).policy.alpha == 0.0025
 
 
 # How often it is wrong

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pytest_touchstone.errors import ModelError, RecordingMiss
-from pytest_touchstone.judging.asking import Clock, aask_for_vote, ask_for_vote, course
+from pytest_touchstone.judging.asking import Clock, apursue, course, pursue
 from pytest_touchstone.judging.verdict import Grading, Unusable, Verdict
 from pytest_touchstone.models.client import Answer, Ask, AskFailed
 
@@ -51,7 +51,7 @@ class World:
         self.script = [(1, entry) if not isinstance(entry, tuple) else entry for entry in script]
         clock = Clock(monotonic=lambda: self.now, sleep=self.sleep, asleep=self.asleep)
         steps = course(ASK, lambda answer: Grading().read(answer, max_tokens=40), attempts=attempts, monotonic=clock.monotonic)
-        said = asyncio.run(aask_for_vote(self, steps, clock)) if self.asynchronous else ask_for_vote(self, steps, clock)
+        said = asyncio.run(apursue(self, steps, clock)) if self.asynchronous else pursue(self, steps, clock)
         assert not self.script
         return said
 

@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
+from running import Runner
 
 from pytest_touchstone.runs import GateWord, RunStore
 from pytest_touchstone.settings import ExitStatus
@@ -196,6 +197,79 @@ class TestDecisions:
         result.stdout.fnmatch_lines(["test_shop.py::test_shop: *: 1 of 22 cases got worse, 0 got better"])
 
 
+class TestStoppingEarly:
+    def test_a_suite_that_regressed_is_tried_no_more(self, shop):
+        shop.write(cases=200)
+        shop.accept()
+        result = shop.gate("--llm-gate-stop-early", "--llm-concurrency", "2", failing=some(1, 199))
+        assert result.ret == ExitStatus.REGRESSED
+        result.stdout.fnmatch_lines(
+            [
+                "stopped early: test_shop.py::test_shop: * of 200 trials were not made, because it had regressed by then",
+                "test_shop.py::test_shop: regressed: * cases got worse, 0 got better",
+                "  more than chance explains: an unchanged app looks this bad in 1 of * runs (allowed are 1 of 200 runs)",
+                "  pass rate * p * (e-process, one-sided), alpha 0.005",
+            ]
+        )
+        store = RunStore.open(".touchstone/runs.db", base=shop.path)
+        run = store.runs(limit=1)[0]
+        records = store.records(run)
+        left = [record.reason for record in records if record.outcome == "not_run"]
+        assert (len(records), run.complete, set(left)) == (200, False, {"its suite had regressed by then"})
+        assert len(left) > 50
+        assert not list((shop.path / ".touchstone").glob("stopped-*"))
+
+    def test_one_that_did_not_is_tried_to_the_end(self, shop):
+        shop.accept(failing=some(20, 25))
+        result = shop.gate("--llm-gate-stop-early", failing=some(1, 8))
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.fnmatch_lines(["test_shop.py::test_shop: passed: 8 of 30 cases got worse, 6 got better"])
+        result.stdout.no_fnmatch_line("stopped early*")
+
+
+class TestSubtests:
+    """What is checked in subtests of a golden test follows the excuse of its trial."""
+
+    @pytest.fixture
+    def shop(self, shop):
+        shop.write(cases=12)
+        source = (shop.path / "test_shop.py").read_text(encoding="utf-8").replace("def test_shop(case)", "def test_shop(case, subtests)")
+        source = source.replace(
+            "    case.check(exact_match())", "    for _ in range(2):\n        with subtests.test(): assert case.output == 'ok'"
+        )
+        source = source.replace(
+            "    if numbers", "    with subtests.test(): assert numbers != 'torn' and 1 / (numbers != 'zero')\n    if numbers"
+        )
+        (shop.path / "test_shop.py").write_text(source, encoding="utf-8")
+        return shop
+
+    def test_they_fail_no_run_by_themselves(self, shop):
+        shop.accept(failing=["c1"])
+        result = shop.gate("-x", "--junitxml=out.xml", failing=["c1", "c2"])
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.fnmatch_lines(
+            [
+                "test_shop.py::test_shop: passed: 1 of 12 cases got worse, 0 got better",
+                "  known: 1 case failed before and fails again",
+                "*= 10 passed, 1 known, 1 worse in *",
+            ]
+        )
+        suite = ET.parse(shop.path / "out.xml").getroot()[0]
+        assert (suite.get("failures"), suite.get("errors")) == ("0", "0")
+
+    def test_they_fail_it_where_their_trial_does(self, shop):
+        shop.accept()
+        result = shop.gate(failing=["c0"])
+        assert result.ret == ExitStatus.REGRESSED
+        result.stdout.fnmatch_lines(["  1 case that must pass failed: c0", "SUBFAILED* test_shop.py::test_shop[[]c0[]]*"])
+
+    def test_an_error_in_one_is_no_flip(self, shop):
+        shop.accept()
+        result = shop.gate(failing={"c1": "zero"})
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines(["*ZeroDivisionError*"])
+
+
 class TestPolicy:
     def test_the_command_line_beats_the_marker_which_beats_the_ini_file(self, shop, pytester):
         pytester.makeini("[pytest]\nllm_gate = regression\nllm_min_pass_rate = 0.99\nllm_alpha = 0.05\n")
@@ -213,13 +287,14 @@ class TestPolicy:
         [
             (["--llm-alpha", "2"], "gate: alpha is 2.0; give a number between 0 and 1"),
             (["--llm-sided", "left"], "gate: sided is 'left'; give 'one' or 'two'"),
+            (["--llm-gate-stop-early"], "--llm-gate-stop-early belongs to --llm-gate regression; add it, or have every trial made"),
             (["--llm-gate-stage2", "4"], "--llm-gate-stage2 belongs to --llm-gate regression; add it, or leave the second stage out"),
             (
                 ["--llm-gate", "regression", "-p", "no:syrupy"],
                 "--llm-gate regression needs the baseline, which syrupy keeps; leave out -p no:syrupy",
             ),
         ],
-        ids=["range", "word", "strict", "no syrupy"],
+        ids=["range", "word", "stop early", "strict", "no syrupy"],
     )
     def test_options_that_cannot_be_meant(self, pytester, arguments, message):
         result = pytester.runpytest_inprocess("--llm-eval", *arguments)
@@ -258,12 +333,6 @@ class TestPolicy:
 
 
 class TestSecondStage:
-    @pytest.fixture
-    def shop(self, pytester):
-        from running import Runner
-
-        return Shop(pytester, Runner(pytester=pytester, arguments=()))
-
     def test_every_case_of_a_suspicious_suite_is_tried_again(self, shop):
         shop.accept("--llm-repeat", "5")
         result = shop.gate("--llm-gate-stage2", "4", failing=some(1, 5))
@@ -281,7 +350,8 @@ class TestSecondStage:
         shop.accept("--llm-repeat", "5")
         result = shop.gate("--llm-gate-stage2", "4", "--llm-concurrency", "4", "-v", failing={id_: [1, 2, 3, 4, 5] for id_ in some(1, 8)})
         assert result.ret == ExitStatus.REGRESSED
-        result.stdout.fnmatch_lines(["test_shop.py::test_shop[[]c1@5[]] WORSE*", "  worse: c1 (5 of 5 before, 0 of 5 now)"])
+        assert any("WORSE" in line and "test_shop.py::test_shop[c1@5]" in line for line in result.outlines)
+        result.stdout.fnmatch_lines(["  worse: c1 (5 of 5 before, 0 of 5 now)"])
 
     def test_a_suite_that_is_not_suspicious_is_left_alone(self, shop):
         shop.accept("--llm-repeat", "5")
@@ -311,9 +381,23 @@ class TestSecondStage:
             ["second stage: every case of test_shop.py::test_shop[[]*[]], test_shop.py::test_shop[[]*[]] was tried*"]
         )
 
-    def test_with_xdist_it_is_refused(self, pytester):
-        result = pytester.runpytest_inprocess("--llm-eval", "--llm-gate", "regression", "--llm-gate-stage2", "4", "-n", "2")
-        assert result.ret == pytest.ExitCode.USAGE_ERROR
-        result.stderr.fnmatch_lines(
-            ["ERROR: --llm-gate-stage2 runs in one process only; leave out -n, since --llm-concurrency runs tests side by side without it"]
-        )
+
+@pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile", "loadgroup", "worksteal", "each"])
+def test_each_way_to_share_tests_runs_two_stages(pytester, dist):
+    """Those with which all workers do the same, too: a trial that two of them made is one trial."""
+    many, one = (Shop(pytester, Runner(pytester=pytester, arguments=arguments)) for arguments in (("-n", "2", "--dist", dist), ()))
+    many.write(cases=16)
+    one.accept("--llm-repeat", "3")
+    failing = {id_: [1, 2, 3] for id_ in some(1, 4)} | {"c5": [3]}
+    result = many.gate("--llm-gate-stage2", "2", failing=failing)
+    result.stdout.fnmatch_lines(["2 workers [[]16 items[]]*", "test_shop.py::test_shop * 48 * 35 * 13 * 0 * 0 * 0 *", "second stage: *"])
+    alone = one.gate("--llm-gate-stage2", "2", failing=failing)
+    store = RunStore.open(".touchstone/runs.db", base=pytester.path)
+    of_one, of_many = store.runs(limit=2)
+    assert (result.ret, of_many.gate, of_many.complete) == (alone.ret, of_one.gate, True)
+    assert told(store, of_many) == told(store, of_one)
+
+
+def told(store, run):
+    """What is stored of a run's trials that does not depend on when and where they ran."""
+    return [(record.nodeid, record.number, record.outcome, record.reason, record.output) for record in store.records(run)]

@@ -715,6 +715,7 @@ ended = threading.Event()
 
 @pytest.mark.golden(CASES[:2])
 def test_it(case):
+    meet()
     if case.id == "c0":
         started = time.perf_counter()
         while time.perf_counter() - started < 0.2:
@@ -722,7 +723,8 @@ def test_it(case):
         ended.set()
     else:
         assert ended.wait(20)
-"""
+""",
+            width=2,
         )
         result = pytester.runpytest_inprocess("--llm-eval", "--junitxml=out.xml")
         all_pass(result, 2)
@@ -852,6 +854,8 @@ def of_function(of_module, case, tmp_path):
 
 @pytest.mark.golden(CASES)
 def test_it(case, of_function):
+    if case.id in {"c0", "c1", "c2", "c3"}:
+        meet()
     %s
 """
 
@@ -891,7 +895,11 @@ class TestStopping:
         assert warnings.filters == before
 
     def test_at_the_first_failure_under_xdist(self, pytester, suite):
-        suite(STOPPING.replace('note("up module")', "pass").replace('note("down module")', "pass") % "assert case.id != 'c2'", cases=12)
+        suite(
+            STOPPING.replace('note("up module")', "pass").replace('note("down module")', "pass").replace("meet()", "pass")
+            % "assert case.id != 'c2'",
+            cases=12,
+        )
         result = pytester.runpytest_inprocess("--llm-eval", "--llm-concurrency", "4", "-x", "-n", "2")
         counts = counts_of(result)
         assert counts["failed"] == 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ import postgres
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_samples import COMMIT, SUITE, call, full_record, keep, record, run
+from run_samples import COMMIT, START, SUITE, call, full_record, keep, record, run
 
 from pytest_touchstone.errors import StoreError
 from pytest_touchstone.git import Checkout
@@ -69,6 +70,43 @@ def file_store(tmp_path):
 def without_messages(record):
     calls = tuple(dataclasses.replace(call, messages=(), tools=(), answer=None) for call in record.calls)
     return dataclasses.replace(record, calls=calls, example=None, example_reason="", input_fingerprint="")
+
+
+class TestPrune:
+    @pytest.fixture
+    def runs(self, store):
+        """Four runs, newest first, a minute apart."""
+        made = [run([full_record()], minutes=minutes) for minutes in range(4)]
+        for each in made:
+            store.add(each, [full_record(), record("gift", calls=(call(),))], redact=keep)
+        return made[::-1]
+
+    def test_the_newest_stay_with_all_that_is_theirs(self, store, runs):
+        assert store.prune(keep=3) == (runs[3:], 3)
+        assert store.prune(keep=1, dry_run=True) == (runs[1:3], 1)
+        assert store.runs() == runs[:3]
+        assert store.prune(keep=2) == (runs[2:3], 2)
+        assert store.runs() == runs[:2]
+        assert [record.case_id for record in store.records(runs[0])] == ["late", "gift"]
+        assert [store.records(gone) for gone in runs[2:]] == [[], []]
+        assert store.figures(runs[:2]).keys() == {each.id for each in runs[:2]}
+
+    def test_what_is_older_goes_but_the_newest_of_all(self, store, runs):
+        assert store.prune(before=START + timedelta(minutes=2)) == (runs[2:], 2)
+        assert store.prune(before=START + timedelta(days=1000)) == (runs[1:2], 1)
+        assert store.runs() == runs[:1]
+
+    def test_nothing_to_remove(self, store):
+        assert store.prune(keep=1) == ([], 0)
+
+    def test_all_of_them_go_or_none(self, file_store, tmp_path):
+        for minutes in range(3):
+            file_store.add(run([full_record()], minutes=minutes), [full_record()], redact=keep)
+        with sqlite3.connect(tmp_path / "runs.db") as connection:
+            connection.execute("CREATE TRIGGER refuse BEFORE DELETE ON touchstone_run BEGIN SELECT RAISE(ABORT, 'no'); END")
+        with pytest.raises(StoreError, match="no; nothing was changed"):
+            file_store.prune(keep=1)
+        assert [len(file_store.records(each)) for each in file_store.runs()] == [1, 1, 1]
 
 
 class TestRoundTrip:

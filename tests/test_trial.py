@@ -506,3 +506,19 @@ class TestPromptHash:
     def test_without_one(self):
         assert Call(provider="p", model="m", messages=({"role": "user", "content": "a"},)).prompt_hash == ""
         assert Call(provider="p", model="m").prompt_hash == ""
+
+
+def test_what_a_teacher_causes_is_the_teachers():
+    with asking_as("teacher"), asking_as("judge"):
+        assert current_role() == "teacher"
+        with asking_as("app", exactly=True):
+            assert current_role() == "app"
+    assert current_role() == "app"
+    made = Trial(Case(id="a", input="x"))
+    for role in ("app", "judge", "teacher"):
+        made.add_call(Call(role=role, provider="p", model=role))
+    assert [[call.model for call in calls] for calls in (made.calls, made.judge_calls, made.teacher_calls)] == [
+        ["app"],
+        ["judge"],
+        ["teacher"],
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +39,13 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     _add_limit(listed)
     _add_json(listed)
     listed.set_defaults(run=_runs)
+    pruned = listed.add_subparsers(metavar="prune").add_parser("prune", help="Remove old runs; the newest of all always stays.")
+    add_store_option(pruned, default=argparse.SUPPRESS)  # else it would undo what was given before the word
+    which = pruned.add_mutually_exclusive_group(required=True)
+    which.add_argument("--keep", type=_positive, metavar="N", help="All but the newest N runs.")
+    which.add_argument("--older-than", type=_days, metavar="DAYS", help="Those that started so long ago: 90d.")
+    pruned.add_argument("--dry-run", action="store_true", help="Only say what would go.")
+    pruned.set_defaults(run=_prune)
     shown = commands.add_parser("show", parents=[store], help="Show one run: provenance, tables, failures, cost.")
     shown.add_argument("name", metavar="RUN", help="The id of a run, the beginning of one, or: latest; latest~1 is the one before.")
     shown.add_argument("--all", action="store_true", help="Every trial that did not pass. Default: the first 20.")
@@ -51,10 +59,11 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     history.set_defaults(run=_history)
 
 
-def add_store_option(parser: argparse.ArgumentParser) -> None:
+def add_store_option(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     """Add `--store`."""
     parser.add_argument(
         "--store",
+        default=default,
         metavar="PATH|URL",
         help="The run store. Default: TOUCHSTONE_STORE, else llm_store of pytest's configuration, else .touchstone/runs.db.",
     )
@@ -165,6 +174,24 @@ def _positive(text: str) -> int:
         msg = f"{text!r} is not a whole number of at least 1"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
+
+
+def _days(text: str) -> timedelta:
+    number = text.removesuffix("d")
+    if not (text.endswith("d") and number.isascii() and number.isdigit() and 0 < int(number) < 10**5):
+        msg = f"{text!r} is no number of days; write 90d"
+        raise argparse.ArgumentTypeError(msg)
+    return timedelta(days=int(number))
+
+
+def _prune(options: argparse.Namespace) -> int:
+    before = None if options.older_than is None else datetime.now(UTC) - options.older_than
+    old, left = open_store(options).prune(keep=options.keep, before=before, dry_run=options.dry_run)
+    each, all_, rest = ("would remove", "would go", "would stay") if options.dry_run else ("removed", "removed", "left")
+    for run in old:
+        print(f"{each} {run.id}")
+    print(f"{len(old):,} of {len(old) + left:,} runs {all_}, {left:,} {rest}")
+    return 0
 
 
 def _runs(options: argparse.Namespace) -> int:

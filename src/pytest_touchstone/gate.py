@@ -456,14 +456,17 @@ def decide(
 ) -> Decision:
     """Decide on a run: evidence by suite and case id on both sides, the policy (and the suites' own, where they have one).
 
-    `early` is what `stop_early` returned, for suites that were stopped by it: their decision rests on the e-process alone, because no
-    other test may be read at a moment of one's choosing. After a second stage, `run` is the evidence of all the trials of both stages.
+    `early` holds the e-values of suites that were stopped by `gate_early.EarlyStop`: their decision rests on the e-process alone, because
+    no other test may be read at a moment of one's choosing. None: nobody would have stopped any; otherwise half of every alpha is spent on
+    looking early. After a second stage, `run` is the evidence of all the trials of both stages.
 
     >>> def side(passes):
     ...     return {"refunds": {str(n): Evidence(case_id=str(n), content_hash="", trials=1, passes=int(n < passes)) for n in range(50)}}
     >>> decide(side(45), side(44)).result, decide(side(45), side(30)).result
     ('passed', 'regressed')
     """
+    if early is not None:
+        policy, policies = _halved(policy or Policy()), {suite: _halved(own) for suite, own in (policies or {}).items()}
     drafts = _drafts(baseline, run, policy, policies, early or {})
     tested = [draft for draft in drafts if draft.p is not None]
     adjusted = dict(zip((draft.suite for draft in tested), stats.holm([draft.p for draft in tested if draft.p is not None]), strict=True))
@@ -488,26 +491,16 @@ def suspicious(
     return tuple(draft.suite for draft in _drafts(baseline, run, policy, policies, {}) if draft.suspicious)
 
 
-def stop_early(
-    baseline: Mapping[str, Mapping[str, Evidence]],
-    run: Mapping[str, Mapping[str, Evidence]],
-    policy: Policy | None = None,
-    *,
-    policies: Mapping[str, Policy] | None = None,
-) -> dict[str, float]:
-    """The suites that may be stopped now as regressed, with their e-values; may be asked at any moment, as often as one likes.
+def early_share(policy: Policy) -> float:
+    """What of alpha may be spent on calling a suite regressed while the run goes on: a half, or less where gains are tested for as well.
 
-    Only cases with as many trials on one side as on the other bear witness, and only where no margin is set. The promise of `alpha` is
-    kept over all suites of the baseline.
+    The tests in the end have the other half: an unchanged app is called regressed by the one or the other in at most alpha of its runs.
     """
-    found: dict[str, float] = {}
-    for draft in _drafts(baseline, run, policy, policies, {}):
-        equal = [pair for pair in draft.pairs if pair.before.trials == pair.after.trials]
-        worse = sum(1 for pair in equal if pair.difference < 0)
-        e = stats.e_value(worse, sum(1 for pair in equal if pair.difference > 0))
-        if not draft.policy.margin and e >= max(1, len(baseline)) / draft.policy.alpha:
-            found[draft.suite] = e
-    return found
+    return policy.alpha / (2 if policy.sided == "one" else 4)
+
+
+def _halved(policy: Policy) -> Policy:
+    return dataclasses.replace(policy, alpha=policy.alpha / 2)
 
 
 def _drafts(
@@ -555,7 +548,7 @@ class _Draft:
 
     @cached_property
     def test(self) -> stats.Test | Unknown:
-        """The paired test; made on demand, because `stop_early` is asked often and does without it."""
+        """The paired test."""
         return self._drop()
 
     @property
@@ -591,7 +584,8 @@ class _Draft:
             return Unknown(reason="no case can be compared with the baseline")
         alternative = self.policy.alternative
         if self.early is not None:
-            return stats.Test(p=min(1.0, 1 / self.early), statistic=self.early, n=len(self.pairs), method="e-process", alternative="less")
+            p = min(1.0, (1 if self.policy.sided == "one" else 2) / self.early)
+            return stats.Test(p=p, statistic=self.early, n=len(self.pairs), method="e-process", alternative=alternative)
         if self.policy.margin:
             return self._against_margin(alternative)
         found = [stats.sign_flip(self.differences, alternative=alternative)]
@@ -684,7 +678,7 @@ class _Draft:
         if self.p is None or p_adjusted is None:
             return
         margin = f"{self.policy.margin:g} points"
-        if self.fell and p_adjusted <= self.policy.alpha:
+        if (self.fell or self.early is not None) and p_adjusted <= self.policy.alpha:
             beyond = f"the drop is larger than the margin of {margin}: " if self.policy.margin else ""
             yield Reason(rule="paired_test", effect="regressed", text=f"{beyond}more than chance explains: {self._chance(p_adjusted)}")
         elif self.early is not None:
@@ -731,6 +725,8 @@ class _Draft:
             yield Reason(rule=rule, effect="regressed", text=text)
 
     def _verdicts(self) -> Iterable[Reason]:
+        if self.early is not None:
+            return  # they were left out on purpose
         lacking = [
             case.case_id
             for case in self.cases
@@ -750,7 +746,8 @@ class _Draft:
         if all(case.before is None for case in self.cases):
             text = "there is no baseline of this suite; accept one with --snapshot-update"
         else:
-            text = f"{_cases(n)} can be compared with the baseline, and {self.policy.min_cases} are wanted"
+            wanted = f"{self.policy.min_cases:,} {'is' if self.policy.min_cases == 1 else 'are'} wanted"
+            text = f"{_cases(n)} can be compared with the baseline, and {wanted}"
         yield Reason(rule="cases", effect="undecided", text=text)
 
     def _cost(self) -> Level:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 SHOWN_CANDIDATES = 5
+NEWEST_FIRST = "ORDER BY started DESC, id DESC"
 MAX_INTEGER = 2**63 - 1  # what the databases hold
 
 _ID = re.compile(r"\d[\d-]*[0-9a-f]*")
@@ -177,10 +178,26 @@ class RunStore:
             statements.execute_many(_insert("touchstone_trial", _TRIAL), trials)
             statements.execute_many(_insert("touchstone_call", _CALL), calls)
 
+    def prune(self, *, keep: int | None = None, before: datetime | None = None, dry_run: bool = False) -> tuple[list[Run], int]:
+        """Remove all runs but the newest `keep` (>= 1), and those that started before a moment; never the newest of all.
+
+        All of them go or, where anything goes wrong, none. With `dry_run` none goes. Gives those that go, newest first, and how many stay.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        with self._database.transaction(write=not dry_run) as statements:
+            runs = _read_runs(statements, NEWEST_FIRST, {})
+            limit = "" if before is None else _moment(before)
+            old = [run for place, run in enumerate(runs) if place and ((keep is not None and place >= keep) or run.started < limit)]
+            if not dry_run:
+                for table, column in (("touchstone_call", "run_id"), ("touchstone_trial", "run_id"), ("touchstone_run", "id")):
+                    statements.execute_many(f"DELETE FROM {table} WHERE {column} = :id", [{"id": run.id} for run in old])  # noqa: S608 - names of our own
+        return old, len(runs) - len(old)
+
     def runs(self, limit: int | None = None) -> list[Run]:
         """The newest runs, newest first; all of them where `limit` is None."""
-        newest = "ORDER BY started DESC, id DESC"
-        return self._select(newest) if limit is None else self._select(f"{newest} LIMIT :limit", limit=limit)
+        return self._select(NEWEST_FIRST) if limit is None else self._select(f"{NEWEST_FIRST} LIMIT :limit", limit=limit)
 
     def find(self, name: str) -> Run:
         """The run that an id, the beginning of one, or `latest` names; `latest~1` is the one before that.
@@ -192,7 +209,7 @@ class RunStore:
             back = int(latest[1] or 0)
             found = self.runs(limit=back + 1)[back:]
         elif is_run_id(name):
-            found = self._select("WHERE id LIKE :id ORDER BY started DESC, id DESC", id=f"{name}%")
+            found = self._select(f"WHERE id LIKE :id {NEWEST_FIRST}", id=f"{name}%")
         else:
             found = []
         if len(found) == 1:
@@ -206,7 +223,7 @@ class RunStore:
 
     def of_commit(self, commit: str) -> list[Run]:
         """The runs of a commit (its full id), those first that are to be trusted most: without changes, complete, new."""
-        found = self._select("WHERE git_commit = :commit ORDER BY started DESC, id DESC", commit=commit)
+        found = self._select(f"WHERE git_commit = :commit {NEWEST_FIRST}", commit=commit)
         return sorted(found, key=lambda run: (run.checkout.dirty is not False, not run.complete))
 
     def records(self, run: Run) -> list[TrialRecord]:
@@ -243,8 +260,7 @@ class RunStore:
 
     def _select(self, rest: str, **values: object) -> list[Run]:
         with self._database.transaction() as statements:
-            rows = statements.execute(_select("touchstone_run", _RUN, rest), values)
-        return [_run(dict(zip(_RUN, row, strict=True))) for row in rows]
+            return _read_runs(statements, rest, values)
 
 
 def is_run_id(text: str) -> bool:
@@ -278,8 +294,12 @@ _CALL: tuple[str, ...] = (
 )  # fmt: skip
 # What of a record has a column of its own, and what is not stored: prompts and training examples may be large, and are elsewhere.
 _IN_COLUMNS = {"suite", "case_id", "content_hash", "number", "outcome", "output", "duration_s", "calls"}
-_LEFT_OUT = {"example", "example_reason", "earlier_examples", "input_fingerprint"}
+_LEFT_OUT = {"example", "example_reason", "earlier_examples", "uncorrected", "input_fingerprint"}
 _FIELDS = {field.name for field in dataclasses.fields(TrialRecord)}
+
+
+def _read_runs(statements: Statements, rest: str, values: Mapping[str, object]) -> list[Run]:
+    return [_run(dict(zip(_RUN, row, strict=True))) for row in statements.execute(_select("touchstone_run", _RUN, rest), values)]
 
 
 def _names(columns: Iterable[str]) -> str:

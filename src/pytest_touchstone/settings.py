@@ -75,16 +75,31 @@ class JudgeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """Who answers what the app's model answered wrong, so that training data have a target; fields as those of `JudgeSettings`.
+
+    `timeout_s` bounds one answer in seconds, retries and waits included. `max_tokens` (>= 1) bounds one answer, thinking included.
+    """
+
+    model: str | None = None
+    base_url: str | None = None
+    timeout_s: float = 120.0
+    attempts: int = 3
+    max_tokens: int = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateSettings:
     """What decides whether a run may pass.
 
     `mode` strict: each failing test fails the run; regression: the run is held against the baseline. `stage2` is how often every case of
-    a suspicious suite is tried once more (0: no second stage). `given` are fields of the policy from the command line, `ini` from the ini
-    file; the markers of a suite stand between the two.
+    a suspicious suite is tried once more (0: no second stage); with `stop_early`, a suite that has shown that it regressed is tried no
+    more. `given` are fields of the policy from the command line, `ini` from the ini file; the markers of a suite stand between the two.
     """
 
     mode: GateMode = "strict"
     stage2: int = 0
+    stop_early: bool = False
     given: Mapping[str, Any] = field(default_factory=dict[str, Any])
     ini: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -101,7 +116,8 @@ class Settings:
     `allow_hosts` are host names that replay mode may still reach.
     `export` is the folder that receives training data, None for no export; `replay` (0 to 1) is the part of the passing train cases that
     it takes. `export_formats` are the formats beside TRL's, which is always written; `export_call` says which of a trial's model calls
-    is trained on.
+    is trained on. `corrections` is the file of accepted corrections that an export uses, None without one; `teacher` answers for failed
+    cases without another target.
     `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
     processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
     nothing runs, and what a run would ask is printed.
@@ -124,6 +140,8 @@ class Settings:
     replay: float = 1.0
     export_formats: tuple[str, ...] = ()
     export_call: ExportCall = "last"
+    corrections: Path | None = None
+    teacher: TeacherSettings = TeacherSettings()
     max_in_flight: int | None = None
     max_calls: int | None = None
     max_cost_usd: float | None = None

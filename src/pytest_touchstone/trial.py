@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_touchstone.cases import Case
 
 Outcome = Literal["passed", "failed", "error", "unscored", "not_run"]
-Role = Literal["app", "judge"]
+Role = Literal["app", "judge", "teacher"]
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -44,9 +44,13 @@ _asking_as: contextvars.ContextVar[Role] = contextvars.ContextVar("touchstone_as
 
 
 @contextlib.contextmanager
-def asking_as(role: Role) -> Generator[None]:
-    """Attribute the model calls made inside the block to `role`, so that judges and the app are told apart."""
-    token = _asking_as.set(role)
+def asking_as(role: Role, *, exactly: bool = False) -> Generator[None]:
+    """Attribute the model calls made inside the block to `role`, so that app, judges and teacher are told apart.
+
+    Whatever a teacher causes is the teacher's, also what judges are asked about its answer: it is what a target costs, not the evaluation.
+    `exactly` says that `role` is taken from elsewhere, and has nothing to do with who asks here.
+    """
+    token = _asking_as.set("teacher" if _asking_as.get() == "teacher" and not exactly else role)
     try:
         yield
     finally:
@@ -265,6 +269,7 @@ class Trial:
         self.scores: list[Score] = []
         self.calls: list[Call] = []
         self.judge_calls: list[Call] = []
+        self.teacher_calls: list[Call] = []
         self.misses: list[str] = []
         self.scorers: list[Scorer] = []
         self.has_output = False
@@ -330,8 +335,8 @@ class Trial:
         return Trial(case or self.case, number=self.number, judge_settings=self.judge_settings, registry=self.registry, redact=self.redact)
 
     def add_call(self, call: Call) -> None:
-        """Note a call seen on the wire; judges' calls are kept apart."""
-        (self.judge_calls if call.role == "judge" else self.calls).append(call)
+        """Note a call seen on the wire; those of judges and teacher are kept apart."""
+        {"app": self.calls, "judge": self.judge_calls, "teacher": self.teacher_calls}[call.role].append(call)
 
     def score(self, scorer: Scorer | str) -> Score:
         """Evaluate one scorer, record its score and return it, without raising when it did not pass.
@@ -486,6 +491,8 @@ def _run_awaitable(scorer: Scorer, result: Awaitable[ScorerResult]) -> ScorerRes
 
 async def _aevaluate_all(trial: Trial, scorers: Sequence[Scorer]) -> list[Score | BaseException]:
     _require(trial, scorers)
+    if len(scorers) == 1:
+        return [await _aevaluate(trial, scorers[0])]
     tasks = [asyncio.ensure_future(_aevaluate(trial, scorer)) for scorer in scorers]
     try:
         return await asyncio.gather(*tasks)
@@ -523,12 +530,16 @@ async def _awaited(result: Awaitable[ScorerResult]) -> ScorerResult:
         return await result
 
 
+_FREE = ("example", "uncorrected")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
     """A finished trial as plain data: what reports, gates and stores see of it, in this process or another.
 
     `reason` says why the outcome is not `passed`. `duration_s` is the body's, in seconds. `example` is a training example
-    that this trial offers, None with `example_reason` where it offers none. `input_fingerprint` is that of the case's input in a run
+    that this trial offers, None with `example_reason` where it offers none; `uncorrected` is then what the list of cases that need a
+    correction would say of it, None where it is not to be on it. `input_fingerprint` is that of the case's input in a run
     that exports, empty in others. `earlier_examples` are what earlier calls of the trial offer where more than the last one is trained on:
     mappings of `call` (from 1), `example` and `example_reason`. `quarantine` is the reason why the case is reported but not gated, empty
     where it is gated.
@@ -551,6 +562,7 @@ class TrialRecord:
     duration_s: float | None = None
     example: Mapping[str, Any] | None = None
     example_reason: str = ""
+    uncorrected: Mapping[str, Any] | None = None
     input_fingerprint: str = ""
     quarantine: str = ""
     earlier_examples: tuple[Mapping[str, Any], ...] = ()
@@ -565,7 +577,7 @@ class TrialRecord:
         data["tags"] = [_sendable(tag) for tag in self.tags]
         data["scores"] = [_flat(_shallow(score)) for score in self.scores]
         data["calls"] = [_call_to_dict(call) for call in self.calls]
-        data["example"] = None if self.example is None else _to_json(self.example)
+        data.update({name: None if data[name] is None else _to_json(data[name]) for name in _FREE})
         data["earlier_examples"] = [_to_json(each) for each in self.earlier_examples]
         return _flat(data)
 
@@ -574,10 +586,10 @@ class TrialRecord:
         """The inverse of `to_dict`."""
         scores = tuple(Score(**score) for score in data["scores"])
         calls = tuple(_call_from_dict(call) for call in data["calls"])
-        example = None if data["example"] is None else json.loads(data["example"])
-        earlier = tuple(json.loads(each) for each in data["earlier_examples"])
-        plain = {"tags": tuple(data["tags"]), "scores": scores, "calls": calls, "example": example, "earlier_examples": earlier}
-        fields: dict[str, Any] = {**data, **plain}
+        free = {name: None if data.get(name) is None else json.loads(data[name]) for name in _FREE}
+        plain = {"tags": tuple(data["tags"]), "scores": scores, "calls": calls}
+        plain["earlier_examples"] = tuple(json.loads(each) for each in data["earlier_examples"])
+        fields: dict[str, Any] = {**data, **plain, **free}
         return cls(**fields)
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from pytest_touchstone.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Kind = Literal["fix", "replay"]
-TargetSource = Literal["expected", "reference", "output", "wire"]
+TargetSource = Literal["correction", "expected", "reference", "teacher", "output", "wire"]
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
 KINDS: Final = frozenset({"fix", "replay"})
@@ -31,10 +31,11 @@ class Example:
     `prompt` are the chat messages as they were really sent, `completion` is the one assistant message to learn, `tools` are the
     tool definitions that went with the prompt; all in OpenAI chat shape, plain JSON. `rejected` is the one assistant message that failed
     where the completion is right, empty where nothing failed or left a text. `kind` is `fix` (a failed case with a
-    verified target) or `replay` (a case that passed). `target_source` says where the completion comes from: the case's `expected`
-    or `reference`, the answer on the `wire`, or the app's `output` where no call was seen. `checks` names the deterministic
-    scorers that the target passed. `input_fingerprint` is that of the case's input (see `leak`); `trial` counts from 1. `call` counts
-    the answered calls of the trial from 1, None where the prompt is the case's input.
+    verified target) or `replay` (a case that passed). `target_source` says where the completion comes from: an accepted `correction`,
+    the case's `expected` or `reference`, a `teacher`, the answer on the `wire`, or the app's `output` where no call was seen. `checks`
+    names the scorers that the target passed: the deterministic ones, and of a teacher's answer all. `input_fingerprint` is that of the
+    case's input (see `leak`); `trial` counts from 1. `call` counts the answered calls of the trial from 1, None where the prompt is the
+    case's input.
     """
 
     prompt: tuple[Mapping[str, Any], ...]
@@ -75,14 +76,31 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What came of asking a teacher about a failed case.
+
+    `text` is its answer where it passed every scorer, by name in `checks`; else it is None, and `reason` says why.
+    """
+
+    outcome: Literal["passed", "did not pass", "no answer", "not asked"]
+    text: str | None = None
+    checks: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeftOut:
     """Why a trial offers no example: a short reason, with details after a colon where there are any.
+
+    `unanswered` is the example that lacks nothing but a right answer, with the output that failed as its completion; None where an answer
+    would not help.
 
     >>> LeftOut(reason="no verified target: the case has neither expected nor reference").category
     'no verified target'
     """
 
     reason: str
+    unanswered: Example | None = None
 
     @property
     def category(self) -> str:
@@ -134,6 +152,17 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
         ValueError: it holds a number that JSON cannot, or itself.
     """
     return json.loads(json.dumps(value, allow_nan=False, default=_as_dict))
+
+
+def map_texts(value: object, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - a JSON value
+    """A copy of a JSON value with every text in it changed, keys included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): map_texts(part, change) for key, part in cast("dict[str, object]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [map_texts(part, change) for part in cast("Sequence[object]", value)]
+    return value
 
 
 def text_of(content: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import json
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pytest_touchstone.export.example import Kind, TargetSource
+    from pytest_touchstone.export.example import Kind, Lesson, TargetSource
     from pytest_touchstone.settings import ExportCall
     from pytest_touchstone.trial import Call, Outcome, Scorer
 
 MAX_REASON: Final = 300
+_NO_TARGET: Final = "no verified target"
 _ONLY_THE_LAST: Final = "the trial failed, and only its last answer has a target"
 _NO_OFFER: Final = {
     "error": "error: the app or a provider broke",
@@ -30,14 +32,16 @@ _NO_OFFER: Final = {
 }
 
 
-def offers_of(trial: Trial, outcome: Outcome, *, suite: str, call: ExportCall = "last") -> tuple[Example | LeftOut, ...]:
+def offers_of(
+    trial: Trial, outcome: Outcome, *, suite: str, call: ExportCall = "last", correction: JsonValue = None, lesson: Lesson | None = None
+) -> tuple[Example | LeftOut, ...]:
     """What a finished trial offers for training: one example or reason, and with `call="all"` one for each of its answered calls.
 
     `last` takes the last answered call and `first` the first. A target is what the app should have answered in the end, so only the last
     call has one: with `first`, a failed trial of several calls offers nothing, and with `all` its earlier calls do not. A trial that
-    passed vouches for all its calls, as what led to an answer that is good.
+    passed vouches for all its calls, as what led to an answer that is good. `correction` and `lesson` are as in `example_of`.
     """
-    last = example_of(trial, outcome, suite=suite)
+    last = example_of(trial, outcome, suite=suite, correction=correction, lesson=lesson)
     answered = answered_calls(trial)
     if call == "last" or len(answered) < 2 or trial.split == "holdout" or outcome not in {"passed", "failed"} or trial.case.quarantine:
         return (last,)
@@ -53,17 +57,15 @@ def offers_of(trial: Trial, outcome: Outcome, *, suite: str, call: ExportCall = 
     return tuple(offers) if call == "first" else (*offers, last)
 
 
-def answered_calls(trial: Trial) -> list[Call]:
-    """The chat calls of a trial that were answered, in their order; a place in this list, from 1, is an example's `call`."""
-    return [call for call in trial.calls if call.messages and call.answer is not None and call.error is None and (call.status or 200) < 400]
-
-
-def example_of(trial: Trial, outcome: Outcome, *, suite: str) -> Example | LeftOut:
+def example_of(
+    trial: Trial, outcome: Outcome, *, suite: str, correction: JsonValue = None, lesson: Lesson | None = None
+) -> Example | LeftOut:
     """The training example that a finished trial offers, of its last call, or why it offers none.
 
-    A failed trial offers a `fix`: its target is the case's `expected` (text as it is, anything else as JSON on one line, laid out
-    as the model's own JSON answer was), else `reference`, the first of them that passes every deterministic scorer that the
-    trial was checked with. The output that failed is never a target. A passed trial offers a `replay` of what the model answered.
+    A failed trial offers a `fix`: its target is an accepted `correction`, else the case's `expected` (text as it is, anything else as JSON
+    on one line, laid out as the model's own JSON answer was), else `reference`, the first of them that passes every deterministic scorer
+    that the trial was checked with. No judge is asked about these: a person stands behind each. Else it is what a teacher answered, if
+    the `lesson` came to a good end. The output that failed is never a target. A passed trial offers a `replay` of what the model answered.
 
     The prompt is that of the last model call that was answered, else the case's input. A last answer that calls tools is no
     place for a text target (it would teach the model not to call them), so such a failed trial offers nothing.
@@ -76,12 +78,35 @@ def example_of(trial: Trial, outcome: Outcome, *, suite: str) -> Example | LeftO
         return LeftOut(reason=_NO_OFFER[outcome])
     if trial.case.quarantine is not None:
         return LeftOut(reason=_brief(f"quarantined as flaky: {trial.case.quarantine.reason}"))
-    answered = answered_calls(trial)
-    if not answered and any(call.messages for call in trial.calls):
+    call = answered_call(trial)
+    if call is None and any(call.messages for call in trial.calls):
         return LeftOut(reason="no answered call: the app called a model, but no call was answered")
-    call = answered[-1] if answered else None
-    completion = _replayed(trial, call) if outcome == "passed" else _fixed(trial, call)
-    return completion if isinstance(completion, LeftOut) else _example(trial, call, completion, suite=suite, number=len(answered) or None)
+    completion = _replayed(trial, call) if outcome == "passed" else _fixed(trial, call, correction, lesson)
+    if not isinstance(completion, LeftOut):
+        return _example(trial, call, completion, suite=suite, number=len(answered_calls(trial)) or None)
+    is_open = completion.category == _NO_TARGET
+    return dataclasses.replace(completion, unanswered=_unanswered(trial, call, suite=suite)) if is_open else completion
+
+
+def answered_calls(trial: Trial) -> list[Call]:
+    """The chat calls of a trial that were answered, in their order; a place in this list, from 1, is an example's `call`."""
+    return [call for call in trial.calls if call.messages and call.answer is not None and call.error is None and (call.status or 200) < 400]
+
+
+def answered_call(trial: Trial) -> Call | None:
+    """The last call that was answered, which targets are of; None where there was none."""
+    return next(reversed(answered_calls(trial)), None)
+
+
+def _unanswered(trial: Trial, call: Call | None, *, suite: str) -> Example | None:
+    """The example that a right answer would complete, None where none could; its completion is the output that failed."""
+    number = len(answered_calls(trial)) or None
+    asked = _example(trial, call, _Completion({"role": "assistant", "content": "?"}, "output"), suite=suite, number=number)
+    if isinstance(asked, LeftOut):
+        return None
+    output = _json_text(trial.output, {})
+    failed = repr(trial.output) if output is None and trial.has_output else output or ""
+    return dataclasses.replace(asked, completion=({"role": "assistant", "content": failed},), kind="fix")
 
 
 class _Completion:
@@ -95,7 +120,7 @@ class _Completion:
 
 def _example(trial: Trial, call: Call | None, completion: _Completion, *, suite: str, number: int | None) -> Example | LeftOut:
     case = trial.case
-    kind: Kind = "fix" if completion.source in {"expected", "reference"} else "replay"
+    kind: Kind = "replay" if completion.source in {"wire", "output"} else "fix"
     prompt = _input_messages(case.input) if call is None else call.messages
     try:
         example = Example(
@@ -151,10 +176,14 @@ def _json_text(value: object, style: Mapping[str, Any]) -> str | None:
         return None
 
 
-def _fixed(trial: Trial, call: Call | None) -> _Completion | LeftOut:
+def _fixed(trial: Trial, call: Call | None, correction: JsonValue, lesson: Lesson | None) -> _Completion | LeftOut:
     if call is not None and call.answer is not None and call.answer.get("tool_calls"):
         return LeftOut(reason="tool calls: the last answer calls tools, and a text target would teach the model not to call them")
-    targets: list[tuple[TargetSource, JsonValue]] = [("expected", trial.case.expected), ("reference", trial.case.reference)]
+    targets: list[tuple[TargetSource, JsonValue]] = [
+        ("correction", correction),
+        ("expected", trial.case.expected),
+        ("reference", trial.case.reference),
+    ]
     answer = "" if call is None or call.answer is None else text_of(call.answer.get("content"))
     problems: list[str] = []
     for source, value in targets:
@@ -165,8 +194,11 @@ def _fixed(trial: Trial, call: Call | None) -> _Completion | LeftOut:
         if isinstance(verified, _Completion):
             return verified
         problems.append(verified)
-    reason = "; ".join(problems) or "the case has neither expected nor reference"
-    return LeftOut(reason=_brief(f"no verified target: {reason}"))
+    if lesson is not None and lesson.text is not None:
+        return _Completion({"role": "assistant", "content": lesson.text}, "teacher", lesson.checks)
+    problems = problems or ["the case has neither expected nor reference"]
+    reason = "; ".join([*problems, *([] if lesson is None else [lesson.reason])])
+    return LeftOut(reason=_brief(f"{_NO_TARGET}: {reason}"))
 
 
 def _json_style(answer: str) -> dict[str, Any]:

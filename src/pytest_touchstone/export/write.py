@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.cases import stable_number
 from pytest_touchstone.errors import ExportError
-from pytest_touchstone.export.example import Example, LeftOut, plain, validate_example
+from pytest_touchstone.export.corrections import Needed, Uncorrected, digest, named, whole, write_needed
+from pytest_touchstone.export.example import Example, LeftOut, map_texts, plain, validate_example
 from pytest_touchstone.export.format import TRAIN_FILE
 from pytest_touchstone.export.formats.trl import TRL_FORMAT, encode_trl, trl_row
 from pytest_touchstone.export.formatted import check_needs, check_places, claim, make, write_files
@@ -23,9 +24,10 @@ from pytest_touchstone.export.ledger import LEDGER_FILE, Ledger, Taught
 from pytest_touchstone.files import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_touchstone.export.corrections import Corrections
     from pytest_touchstone.export.format import Row
     from pytest_touchstone.export.formats.trl import Encoded
     from pytest_touchstone.export.formatted import Made
@@ -45,7 +47,8 @@ class Offer:
     """What one trial, or one call of it, brings to the export: an example, or the reason why there is none.
 
     `input_fingerprint` is that of the case's input (`leak.input_fingerprint`), empty where it is not known. `trial` counts from 1, and so
-    does `call`, None where the offer is the trial's own.
+    does `call`, None where the offer is the trial's own. `uncorrected` is what the trial brings to the list of cases that need a
+    correction.
     """
 
     nodeid: str
@@ -59,6 +62,7 @@ class Offer:
     input_fingerprint: str = ""
     example: Example | None = None
     reason: str = ""
+    uncorrected: Uncorrected | None = None
 
     @classmethod
     def all_of(cls, record: TrialRecord) -> list[Offer]:
@@ -71,7 +75,7 @@ class Offer:
         earlier: list[Offer] = []
         for each in record.earlier_examples:
             example = None if each["example"] is None else Example.from_dict(each["example"])
-            earlier.append(dataclasses.replace(own, call=each["call"], example=example, reason=each["example_reason"]))
+            earlier.append(dataclasses.replace(own, call=each["call"], example=example, reason=each["example_reason"], uncorrected=None))
         return [*earlier, dataclasses.replace(own, call=own.call or len(earlier) + 1)] if earlier else [own]
 
     @classmethod
@@ -94,6 +98,7 @@ class Offer:
             input_fingerprint=record.input_fingerprint or ("" if example is None else example.input_fingerprint),
             example=example,
             reason=record.example_reason,
+            uncorrected=None if record.uncorrected is None else Uncorrected.from_dict(record.uncorrected),
         )
 
 
@@ -106,9 +111,9 @@ class Manifest:
     so are its hash and size (bytes), where no example was written. `examples` are in the order of the file's lines; each `sha256` is
     that of the line without its newline. `tool_calls` counts the examples that hold any, and `anchored` are columns: `formats.trl` says
     what to know about both. `holdout_inputs` counts the inputs that the guard compared with, and `holdout_taught` are the entries of the
-    ledger that are holdout by now: what is trained on the earlier export has seen them. `formats` says of every further format what it
-    holds of the written examples and why the others are missing from it: `examples` = `written` + `left_out`. `run` is what the caller
-    said about the run.
+    ledger that are holdout by now: what is trained on the earlier export has seen them. `needs_correction` are the cases on the list of
+    those that need a correction. `formats` says of every further format what it holds of the written examples and why the others are
+    missing from it: `examples` = `written` + `left_out`. `run` is what the caller said about the run.
     """
 
     format: str = MANIFEST_FORMAT
@@ -131,6 +136,7 @@ class Manifest:
     anchored: tuple[str, ...]
     holdout_inputs: int
     holdout_taught: tuple[Mapping[str, Any], ...]
+    needs_correction: tuple[Mapping[str, Any], ...]
     examples: tuple[Mapping[str, Any], ...]
     not_exported: tuple[Mapping[str, Any], ...]
     formats: Mapping[str, Mapping[str, Any]]
@@ -163,8 +169,12 @@ def write_export(
     replay: float = 1.0,
     formats: Sequence[str] = (),
     redact: Callable[[str], str] | None = None,
+    corrections: Corrections | None = None,
 ) -> Manifest:
     """Write `train.jsonl`, `manifest.json` and `ledger.jsonl` into `folder`; each offer is in the first or, as a reason, in the second.
+
+    `needs_correction.jsonl` lists the cases that a correction would complete, as far as the holdout guard lets them pass; `corrections`
+    are those accepted by now, which may be more than the trials knew of.
 
     `holdout` are the input fingerprints of all holdout cases, selected for this run or not; those of `offers` are added.
     `replay` (0 to 1) is the part of the cases with replays that gives them, chosen by a stable hash of suite and id, so that a larger part
@@ -192,7 +202,8 @@ def write_export(
         kept, encoded = [], encode_trl([])
     lines = cast("Encoded", encoded).lines
     data = b"".join(line + b"\n" for line in lines)
-    digest = hashlib.sha256(data).hexdigest()
+    train_sha256 = hashlib.sha256(data).hexdigest()
+    needed = list(_needed(left, kept, clean, corrections))
     made = [make(name, [candidate.example for candidate in kept]) for name in _further(formats)]
     manifest = Manifest(
         plugin_version=importlib.metadata.version("pytest-touchstone"),
@@ -203,7 +214,7 @@ def write_export(
         **_counts([candidate.example for candidate in kept], clean),
         left_out_by_reason=_count(clean(LeftOut(reason=reason).category) for _, reason in left),
         train_file=TRAIN_FILE if kept else None,
-        train_sha256=digest if kept else None,
+        train_sha256=train_sha256 if kept else None,
         train_bytes=len(data) if kept else None,
         tool_calls=sum(_holds_tool_calls(candidate.example) for candidate in kept),
         anchored=cast("Encoded", encoded).anchored,
@@ -212,13 +223,15 @@ def write_export(
             entry.model_dump()
             for entry in earlier.taught({_case_name(offer, clean) for offer in offers if offer.split == "holdout"}, guarded)
         ),
+        needs_correction=tuple({"suite": entry.suite, "case_id": entry.id} for entry in needed),
         examples=tuple(_exported(candidate, line, clean) for candidate, line in zip(kept, lines, strict=True)),
         not_exported=tuple(_missing(offer, reason, clean) for offer, reason in sorted(left, key=_left_order)),
         formats={each.name: _format_report(each, kept, clean) for each in made},
         run=_run_info(run, clean),
     )
     assert manifest.offered == manifest.written + manifest.left_out, "every trial is accounted for"
-    _write(folder, data, manifest, earlier.with_(_entry(candidate, digest, clean) for candidate in kept), made)
+    _write(folder, data, manifest, earlier.with_(_entry(candidate, train_sha256, clean) for candidate in kept), made)
+    write_needed(folder, needed)
     return manifest
 
 
@@ -278,11 +291,10 @@ def _guarded(offers: Iterable[Offer], holdout: Collection[str]) -> frozenset[str
 
 def _case_name(offer: Offer, clean: Callable[[str], str]) -> tuple[str, str]:
     """Suite and id as the ledger has them: half characters, which the name of a file may hold, as escapes."""
-    suite, case_id = (clean(text).encode("utf-8", "backslashreplace").decode() for text in (offer.suite, offer.case_id))
-    return suite, case_id
+    return named(offer.suite, offer.case_id, clean)
 
 
-def _entry(candidate: _Candidate, digest: str, clean: Callable[[str], str]) -> Taught:
+def _entry(candidate: _Candidate, train_sha256: str, clean: Callable[[str], str]) -> Taught:
     offer = candidate.offer
     suite, case_id = _case_name(offer, clean)
     return Taught(
@@ -290,7 +302,7 @@ def _entry(candidate: _Candidate, digest: str, clean: Callable[[str], str]) -> T
         case_id=case_id,
         input_fingerprint=candidate.example.input_fingerprint,
         content_hash=offer.content_hash,
-        export=digest,
+        export=train_sha256,
     )
 
 
@@ -319,7 +331,8 @@ def _judged(
 
 def _candidate(offer: Offer, guarded: frozenset[str], clean: Callable[[str], str], replay: float) -> _Candidate | LeftOut:
     if offer.example is None:
-        return LeftOut(reason=offer.reason or "no example was offered")
+        leak = None if offer.uncorrected is None else leaks(offer.uncorrected.shown(), guarded)
+        return LeftOut(reason=leak or offer.reason or "no example was offered")
     example = validate_example(offer.example)
     if (example.suite, example.case_id, example.content_hash) != (offer.suite, offer.case_id, offer.content_hash):
         msg = f"case {offer.case_id!r}: its trial offers an example of case {example.case_id!r}; an example belongs to its own case"
@@ -334,6 +347,31 @@ def _candidate(offer: Offer, guarded: frozenset[str], clean: Callable[[str], str
     if example.kind == "replay" and stable_number(json.dumps([offer.suite, offer.case_id])) >= replay * 2**64:
         return LeftOut(reason=f"not replayed: --llm-replay {replay:g} leaves this case out")
     return _Candidate(offer=offer, example=cleaned, row=row, text=json.dumps(row, sort_keys=True))
+
+
+def _needed(
+    left: Iterable[tuple[Offer, str]], kept: Iterable[_Candidate], clean: Callable[[str], str], corrections: Corrections | None
+) -> Iterator[Needed]:
+    """The list of cases that need a correction: of each the first trial, unless another one gave a fix."""
+    done = {(candidate.offer.suite, candidate.offer.case_id) for candidate in kept if candidate.example.kind == "fix"}
+    for offer, reason in sorted(left, key=_left_order):
+        found, case = offer.uncorrected, (offer.suite, offer.case_id)
+        if found is None or reason != offer.reason or case in done:
+            continue
+        done.add(case)
+        suite, case_id = _case_name(offer, clean)
+        accepted = None if corrections is None else corrections.of((suite, case_id), offer.content_hash)
+        if accepted is not None and digest(accepted) != found.tried:  # given while the tests ran
+            continue
+        shown = cast("dict[str, Any]", map_texts({**vars(found), "source": found.example.source}, lambda text: whole(clean(text))))
+        yield Needed(
+            suite=suite,
+            id=case_id,
+            content_hash=offer.content_hash,
+            **{name: shown[name] for name in ("source", "why", "rubric", "input")},
+            output=whole(clean(str(found.example.completion[0]["content"]))),
+            correction="",
+        )
 
 
 def _without_repeats(candidates: Sequence[_Candidate], left: list[tuple[Offer, str]]) -> list[_Candidate]:
@@ -363,18 +401,8 @@ def _offer_order(offer: Offer) -> tuple[str, str, int, str, int]:
 
 
 def _cleaned(example: Example, clean: Callable[[str], str]) -> Example:
-    conversation: dict[str, Any] = {name: tuple(_map_texts(getattr(example, name), clean)) for name in _TEXTS}
+    conversation: dict[str, Any] = {name: tuple(map_texts(getattr(example, name), clean)) for name in _TEXTS}
     return validate_example(dataclasses.replace(example, **conversation))
-
-
-def _map_texts(value: object, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - a JSON value
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {change(key): _map_texts(part, change) for key, part in cast("dict[str, object]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_map_texts(part, change) for part in cast("Sequence[object]", value)]
-    return value
 
 
 def _counts(examples: Sequence[Example], clean: Callable[[str], str]) -> dict[str, Any]:
@@ -442,7 +470,7 @@ def _place(offer: Offer, clean: Callable[[str], str]) -> dict[str, Any]:
 
 def _run_info(run: Mapping[str, Any], clean: Callable[[str], str]) -> dict[str, Any]:
     try:
-        return cast("dict[str, Any]", _map_texts(plain(run), clean))
+        return cast("dict[str, Any]", map_texts(plain(run), clean))
     except (TypeError, ValueError, RecursionError) as error:
         msg = f"the description of the run is not JSON: {error}; nothing was written"
         raise ExportError(msg) from error

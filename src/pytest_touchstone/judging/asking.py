@@ -1,4 +1,4 @@
-"""One usable vote from a judge, within a number of attempts and a deadline.
+"""One usable answer from a model, such as a judge's vote, within a number of attempts and a deadline.
 
 The course of it is a generator that asks and waits through whoever drives it, so that the sync and the async judge share it.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pytest_touchstone.judging.verdict import Unusable, Verdict
+from pytest_touchstone.judging.verdict import Unusable
 from pytest_touchstone.models.client import Answer, Ask, AskFailed
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class Wait:
 
 
 Step: TypeAlias = Ask | Wait
-Vote: TypeAlias = Verdict | Unusable
-Course: TypeAlias = "Generator[Step, Answer | AskFailed | None, Vote]"
+Read = TypeVar("Read")
+Course: TypeAlias = "Generator[Step, Answer | AskFailed | None, Read | Unusable]"
 
 
-def course(ask: Ask, read: Callable[[Answer], Vote], *, attempts: int, monotonic: Callable[[], float]) -> Course:
-    """Ask until there is a verdict, `attempts` are used up, or `ask.timeout_s` is over.
+def course(ask: Ask, read: Callable[[Answer], Read | Unusable], *, attempts: int, monotonic: Callable[[], float]) -> Course[Read]:
+    """Ask until `read` finds an answer usable, `attempts` are used up, or `ask.timeout_s` is over.
 
     After a failure of the server the wait doubles from half a second to eight, or is what the server asks for; a wait that would reach
     the deadline is not begun. An unusable answer is asked for again at once.
@@ -65,7 +65,7 @@ def course(ask: Ask, read: Callable[[Answer], Vote], *, attempts: int, monotonic
         else:
             assert got is not None
             outcome = read(got)
-            if isinstance(outcome, Verdict):
+            if not isinstance(outcome, Unusable):
                 return outcome
             vote = outcome
         if wait and number < attempts:
@@ -75,10 +75,10 @@ def course(ask: Ask, read: Callable[[Answer], Vote], *, attempts: int, monotonic
     return vote if attempts == 1 else Unusable(reason=f"{vote.reason} (asked {attempts} times)")
 
 
-def ask_for_vote(client: ModelClient, steps: Course, clock: Clock) -> Vote:
+def pursue(client: ModelClient, steps: Course[Read], clock: Clock) -> Read | Unusable:
     """Drive a course to its end."""
     got: Answer | AskFailed | None = None
-    while not isinstance(step := _advance(steps, got), (Verdict, Unusable)):
+    while isinstance(step := _advance(steps, got), (Ask, Wait)):
         got = None
         if isinstance(step, Wait):
             clock.sleep(step.seconds)
@@ -90,10 +90,10 @@ def ask_for_vote(client: ModelClient, steps: Course, clock: Clock) -> Vote:
     return step
 
 
-async def aask_for_vote(client: ModelClient, steps: Course, clock: Clock) -> Vote:
-    """As `ask_for_vote`, without blocking the event loop."""
+async def apursue(client: ModelClient, steps: Course[Read], clock: Clock) -> Read | Unusable:
+    """As `pursue`, without blocking the event loop."""
     got: Answer | AskFailed | None = None
-    while not isinstance(step := _advance(steps, got), (Verdict, Unusable)):
+    while isinstance(step := _advance(steps, got), (Ask, Wait)):
         got = None
         if isinstance(step, Wait):
             await clock.asleep(step.seconds)
@@ -105,11 +105,11 @@ async def aask_for_vote(client: ModelClient, steps: Course, clock: Clock) -> Vot
     return step
 
 
-def _advance(steps: Course, got: Answer | AskFailed | None) -> Step | Vote:
+def _advance(steps: Course[Read], got: Answer | AskFailed | None) -> Step | Read | Unusable:
     try:
         return steps.send(got)
     except StopIteration as stop:
-        end: Vote = stop.value
+        end: Read | Unusable = stop.value
         return end
 
 

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_touchstone.errors import JudgeError, ModelError, ScorerError
-from pytest_touchstone.judging.asking import Clock, aask_for_vote, ask_for_vote, course
+from pytest_touchstone.judging.asking import Clock, apursue, course, pursue
 from pytest_touchstone.judging.prompt import NotPlain, PromptTooLong, data_prompt, identity, system_prompt
-from pytest_touchstone.judging.verdict import Grading, Scale, Unusable
+from pytest_touchstone.judging.verdict import Grading, Scale, Unusable, Verdict
 from pytest_touchstone.models.client import Ask
 from pytest_touchstone.models.registry import open_model, split_spec
 from pytest_touchstone.trial import Score, asking_as
@@ -21,7 +21,7 @@ from pytest_touchstone.trial import Score, asking_as
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from pytest_touchstone.judging.asking import Course, Vote
+    from pytest_touchstone.judging.asking import Course
     from pytest_touchstone.models.client import ModelClient
     from pytest_touchstone.settings import JudgeSettings
     from pytest_touchstone.trial import Trial
@@ -94,19 +94,19 @@ class Judge:
                     raise vote
             return self._score(question, [vote for vote in votes if not isinstance(vote, BaseException)])
 
-    def _vote(self, question: _Question) -> Vote:
+    def _vote(self, question: _Question) -> Verdict | Unusable:
         with asking_as("judge"):
-            return ask_for_vote(question.client, self._course(question), self.clock)
+            return pursue(question.client, self._course(question), self.clock)
 
-    async def _avote(self, question: _Question) -> Vote:
+    async def _avote(self, question: _Question) -> Verdict | Unusable:
         with asking_as("judge"):
-            return await aask_for_vote(question.client, self._course(question), self.clock)
+            return await apursue(question.client, self._course(question), self.clock)
 
-    def _course(self, question: _Question) -> Course:
+    def _course(self, question: _Question) -> Course[Verdict]:
         read = partial(self._grading.read, max_tokens=self.max_tokens)
         return course(question.ask, read, attempts=question.attempts, monotonic=self.clock.monotonic)
 
-    def _score(self, question: _Question, votes: Sequence[Vote]) -> Score:
+    def _score(self, question: _Question, votes: Sequence[Verdict | Unusable]) -> Score:
         said = self._grading.settle(votes)
         if isinstance(said, Unusable):
             return Score.unscored(self.name, f"judge {question.client.spec} {said.reason}", judge=question.judge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, JsonValue
@@ -10,7 +11,7 @@ from pytest_touchstone.models.client import Answer, Stop
 from pytest_touchstone.models.sdk import SdkModel, parse_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_touchstone.models.client import Ask
 
@@ -22,6 +23,9 @@ _STOPS: dict[str | None, Stop] = {
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
 }
+
+
+_SYSTEM = frozenset({"system", "developer"})
 
 
 class _Block(BaseModel):
@@ -69,12 +73,15 @@ class AnthropicMessages(SdkModel):
 
     def requests(self, ask: Ask) -> Sequence[dict[str, Any]]:
         """One form: a forced tool call where a schema is asked for."""
+        system = "\n\n".join(filter(None, [ask.system, *(str(each["content"]) for each in ask.messages if each["role"] in _SYSTEM)]))
         base: dict[str, Any] = {
             "model": self.model,
-            "system": ask.system,
-            "messages": [dict(message) for message in ask.messages],
+            **({"system": system} if system else {}),
+            "messages": _turns(ask.messages),
             "max_tokens": ask.max_tokens,
         }
+        if ask.tools:
+            base["tools"] = [_tool(tool["function"]) for tool in ask.tools]
         if ask.schema is None:
             return [base]
         tool = {"name": ask.schema_name, "description": f"Hand in the {ask.schema_name}.", "input_schema": dict(ask.schema)}
@@ -88,7 +95,38 @@ class AnthropicMessages(SdkModel):
         return Answer(
             text="".join(block.text for block in message.content if block.type == "text"),
             data=calls[0] if len(calls) == 1 else None,
+            calls_tools=any(block.type == "tool_use" and block.name != ask.schema_name for block in message.content),
             stop=_STOPS.get(message.stop_reason, "other"),
             detail=(message.stop_details and message.stop_details.explanation) or "",
             model=message.model or "",
         )
+
+
+def _turns(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The turns in Anthropic's shape: results of tools are the user's, and those that follow each other stand in one message."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] in _SYSTEM:
+            continue
+        if message["role"] == "tool":
+            result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": message.get("content") or ""}
+            if turns and turns[-1]["role"] == "user" and isinstance(turns[-1]["content"], list):
+                turns[-1]["content"].append(result)
+            else:
+                turns.append({"role": "user", "content": [result]})
+        elif message.get("tool_calls"):
+            text = [{"type": "text", "text": message["content"]}] if message.get("content") else []
+            turns.append({"role": "assistant", "content": [*text, *map(_tool_use, message["tool_calls"])]})
+        else:
+            turns.append({"role": message["role"], "content": message["content"]})
+    return turns
+
+
+def _tool_use(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": json.loads(function["arguments"])}
+
+
+def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+    described = {"description": function["description"]} if function.get("description") else {}
+    return {"name": function["name"], **described, "input_schema": function.get("parameters") or {"type": "object", "properties": {}}}

@@ -6,7 +6,7 @@ Judges, and whatever else of this package asks a model, know nothing of SDKs bey
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,14 +20,17 @@ Stop = Literal["end", "length", "refusal", "content_filter", "other"]
 class Ask:
     """One question to a model.
 
-    `messages` are user and assistant turns, each with `role` and `content`. `schema` is the JSON schema of the object that the answer
+    `messages` are the turns in OpenAI chat shape, their contents text: of user and assistant, and in a prompt that an app sent also system
+    messages, tool calls and their results; `tools` are function tools in that shape. `system` stands before them, empty where the messages
+    say it all. `schema` is the JSON schema of the object that the answer
     must be, None for free text; `schema_name` names it on the wire. `max_tokens` bounds the answer, thinking included.
     `timeout_s` bounds the whole question in seconds, from connecting to the last byte.
     No temperature is ever sent: newer models refuse it.
     """
 
     system: str
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
     schema: Mapping[str, JsonValue] | None = None
     schema_name: str = "answer"
     max_tokens: int
@@ -39,12 +42,13 @@ class Answer:
     """What a model said.
 
     `text` is the text it wrote, empty where it wrote none; `data` is the object it gave through a tool, None where it used none.
-    `stop` says why it stopped: `end` is the only one that promises a whole answer. `detail` is the model's own word on a refusal.
-    `model` is the model that the server says answered. All of it is untrusted.
+    `calls_tools` says whether it called other tools. `stop` says why it stopped: `end` is the only one that promises a whole answer.
+    `detail` is the model's own word on a refusal. `model` is the model that the server says answered. All of it is untrusted.
     """
 
     text: str = ""
     data: JsonValue = None
+    calls_tools: bool = False
     stop: Stop = "end"
     detail: str = ""
     model: str = ""

@@ -24,6 +24,7 @@ _STOPS: dict[str | None, Stop] = {"stop": "end", "length": "length", "content_fi
 class _Message(BaseModel):
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[Any] | None = None
 
 
 class _Choice(BaseModel):
@@ -60,6 +61,8 @@ class OpenAIChat(SdkModel):
     def requests(self, ask: Ask) -> Sequence[dict[str, Any]]:
         """The structured form, then the plain one; only one where no schema is asked for."""
         base: dict[str, Any] = {"model": self.model, "messages": _messages(ask.system, ask), "max_completion_tokens": ask.max_tokens}
+        if ask.tools:
+            base["tools"] = [dict(tool) for tool in ask.tools]
         if ask.schema is None:
             return [base]
         form = {"type": "json_schema", "json_schema": {"name": ask.schema_name, "schema": dict(ask.schema), "strict": True}}
@@ -74,14 +77,16 @@ class OpenAIChat(SdkModel):
         refusal = choice.message.refusal
         return Answer(
             text=choice.message.content or "",
+            calls_tools=bool(choice.message.tool_calls),
             stop="refusal" if refusal else _STOPS.get(choice.finish_reason, "other"),
             detail=refusal or "",
             model=completion.model or "",
         )
 
 
-def _messages(system: str, ask: Ask) -> list[dict[str, str]]:
-    return [{"role": "system", "content": system}, *(dict(message) for message in ask.messages)]
+def _messages(system: str, ask: Ask) -> list[dict[str, Any]]:
+    before = [{"role": "system", "content": system}] if system else []
+    return [*before, *(dict(message) for message in ask.messages)]
 
 
 def _in_words(schema: Mapping[str, JsonValue]) -> str:

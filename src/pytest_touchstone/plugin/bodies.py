@@ -34,14 +34,19 @@ GRACE_S = 1.0
 # How much longer than its timeout a body may block the event loop before a signal stops it, in seconds.
 BLOCKED_S = 0.2
 
-# How many bodies run at once from the start; one more may whenever nothing that runs waits for the processor. A call costs the
-# processor some milliseconds, so that more bodies than it can serve only make each other, and their connections, dearer.
-EAGER = 16
-# How long a thread that does nothing sleeps to see whether Python is busy, in seconds, how late it may wake while it is not, and after
-# how many seconds of waking late one more body starts all the same: the clock may be to blame, or code that needs no turn in Python.
+# The first body runs alone until it waits for something other than the processor: it imports SDKs and builds clients, which all others
+# would do as well. Then so many run at once, and one more may whenever nothing that runs waits for the processor. A call costs the
+# processor some milliseconds, so more bodies than it can serve only make each other, and their connections, dearer.
+EAGER = 8
+# How long a thread that does nothing sleeps to see whether Python is busy, in seconds, how late it may wake while it is not, and how often
+# in a row it has to find that at first, since imports wait for the disk now and then.
 NAP_S = 0.001
 LATE_S = max(0.0005, 2 * time.get_clock_info("monotonic").resolution)
-BUSY_S = 0.1
+CALM_NAPS = 5
+# After how many busy seconds one more body starts all the same: the clock may be to blame, or code that needs no turn in Python.
+BUSY_S = 0.5
+# For how long the event loop may be left alone, in seconds, while tests that have ended are reported: to enter it has its price.
+SETTLED_S = 0.004
 
 current_body: contextvars.ContextVar[Body | None] = contextvars.ContextVar("touchstone_body", default=None)
 
@@ -72,10 +77,13 @@ class Body:
         owned: Callable[[], AbstractContextManager[None]],
         timeout_s: float | None,
         on_end: Callable[[], None],
+        after: Callable[[BaseException | None], None] | None = None,
+        after_async: Callable[[BaseException | None], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Take what the test function asks for from the item that has just been set up.
 
-        `on_end` is called once, in whichever thread notes the end.
+        `on_end` is called once, in whichever thread notes the end. `after` is called once the body has ended, with what ended it, in its
+        thread and context, and `after_async` where it is async; what they take is not the body's time.
         """
         self.item = item
         self.streams = Streams()
@@ -90,6 +98,8 @@ class Body:
         self.context = contextvars.copy_context()
         self._owned = owned
         self._on_end = on_end
+        self._after = after
+        self._after_async = after_async
 
     @property
     def duration_s(self) -> float:
@@ -99,15 +109,15 @@ class Body:
         return (time.perf_counter() if self.ended is None else self.ended) - self.began
 
     def overdue_at(self) -> float | None:
-        """When the body's time is up, on the clock of `time.perf_counter`; None where it is done, has not begun or may take any time."""
-        if self.done or self.timeout_s is None or self.began is None:
+        """When the body's time is up, on the clock of `time.perf_counter`; None where it ended, has not begun or may take any time."""
+        if self.ended is not None or self.timeout_s is None or self.began is None:
             return None
         return self.began + self.timeout_s
 
     def finish(self, error: BaseException | None) -> None:
         """Note how the body ended; what it does later is not heard any more."""
         if not self.done:
-            self.ended = time.perf_counter()
+            self._note_end()
             self.error = error
             self.done = True
             self._on_end()
@@ -121,7 +131,12 @@ class Body:
                 self.result = self.call()
         except BaseException as raised:  # noqa: BLE001 - whatever ended the body is raised again where its test's turn comes
             error = raised
-        self.finish(error)
+        self._note_end()
+        try:
+            if self._after is not None and not self.done:
+                self._after(error)
+        finally:
+            self.finish(error)
 
     async def arun(self) -> None:
         """Run an async body to its end; its task has the body's context."""
@@ -136,7 +151,16 @@ class Body:
             raise
         except BaseException as raised:  # noqa: BLE001 - as above
             error = raised
-        self.finish(error)
+        self._note_end()
+        try:
+            if self._after_async is not None and not self.done:
+                await self._after_async(error)
+        finally:
+            self.finish(error)
+
+    def _note_end(self) -> None:
+        if self.ended is None:
+            self.ended = time.perf_counter()
 
     def _begin(self) -> None:
         current_body.set(self)
@@ -156,12 +180,15 @@ class Bodies:
         self._threads: dict[Body, threading.Thread] = {}
         self._idle = 0
         self._spawned = 0
+        self._has_timeouts = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[Body, asyncio.Task[None]] = {}
         self._running: set[Body] = set()
         self._main = threading.get_ident()
-        self._room: float = EAGER
+        self._room: float = 1
         self._grew = 0.0
+        self._calm = 0
+        self._driven = 0.0
         self._seeks_idle = False
 
     def __len__(self) -> int:
@@ -174,7 +201,9 @@ class Bodies:
 
     def start(self, body: Body) -> None:
         """Start a body."""
+        self._grew = self._grew or time.perf_counter()
         self._running.add(body)
+        self._has_timeouts = self._has_timeouts or body.timeout_s is not None
         if body.is_async:
             coroutine = body.arun()
             loop = self.loop()
@@ -214,8 +243,8 @@ class Bodies:
         self._handle_all()
 
     def poll(self) -> None:
-        """Let the async bodies make the steps that are due, without waiting."""
-        if self._tasks:
+        """Let the async bodies make the steps that are due, without waiting; where they had just the chance, leave it."""
+        if self._tasks and time.perf_counter() - self._driven > SETTLED_S:
             loop = self.loop()
             loop.call_soon(loop.stop)
             self._drive(None)
@@ -328,15 +357,23 @@ class Bodies:
         if not seeks_idle:
             return self._events.get(timeout=timeout_s)
         nap_s = NAP_S if timeout_s is None else min(NAP_S, timeout_s)
-        until = time.perf_counter() + nap_s
+        until, computed = time.perf_counter() + nap_s, time.process_time()
         try:
             return self._events.get(timeout=nap_s)
         except queue.Empty:
             now = time.perf_counter()
-            if now - until < LATE_S or now - self._grew > BUSY_S:
-                self._room += 1
-                self._grew = now
+            is_calm = now - until < LATE_S and time.process_time() - computed < nap_s / 4
+            self._calm = self._calm + 1 if is_calm else 0
+            if self._calm >= (1 if self._room >= EAGER else CALM_NAPS):
+                self._grow(max(EAGER, self._room + 1))
+            elif now - self._grew > BUSY_S:
+                self._grow(self._room + 1)
             raise
+
+    def _grow(self, room: float) -> None:
+        self._room = room
+        self._grew = time.perf_counter()
+        self._calm = 0
 
     def _watch_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the loop stop instead of waiting for the network, while idleness is sought."""
@@ -352,7 +389,7 @@ class Bodies:
             ready = select(0)
             if not ready:
                 self._seeks_idle = False
-                self._room += 1
+                self._grow(max(EAGER, self._room + 1))
                 loop.stop()
             return ready
 
@@ -365,13 +402,14 @@ class Bodies:
             with self._watched():
                 loop.run_forever()
         finally:
+            self._driven = time.perf_counter()
             if timer is not None:
                 timer.cancel()
 
     @contextlib.contextmanager
     def _watched(self) -> Generator[None]:
         """Stop an async body that blocks the loop when its time is up, where signals can."""
-        timeouts = [body.timeout_s for body in self._tasks if body.timeout_s is not None]
+        timeouts = [body.timeout_s for body in self._tasks if body.timeout_s is not None] if self._has_timeouts else []
         if not timeouts or not _can_alarm():
             yield
             return

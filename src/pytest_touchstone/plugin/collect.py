@@ -40,6 +40,8 @@ class GoldenCollector:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.holdout: dict[str, Case] = {}
+        self.functions: dict[str, tuple[Case, ...]] = {}
+        self.suites: frozenset[str] = frozenset()
         self._loaded: dict[object, Golden] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -53,6 +55,7 @@ class GoldenCollector:
             raise pytest.Collector.CollectError(msg)
         golden = self._load(marker, metafunc.definition)
         self.holdout.update({case.content_hash: case for case in golden.holdout})
+        self.functions[metafunc.definition.nodeid.partition("[")[0]] = golden.cases
         # Each case once, then each again: what stops the run early leaves as many cases as possible tried.
         numbers = range(1, repeat_of(metafunc.definition, self.settings.repeat).times + 1)
         attempts = [Attempt(case=case, number=number) for number in numbers for case in golden.cases]
@@ -62,8 +65,11 @@ class GoldenCollector:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
         """Apply `--llm-split` and `--llm-limit` to what the other selections (-k, -m, --lf) left."""
+        if self.settings.export is not None:
+            self.suites = frozenset(suite_of(item) for item in items if case_of(item) is not None)
         yield
         deselect(config, items, list(self._unselected(items)))
+        _share_locations(items)
 
     def holdout_fingerprints(self) -> list[str]:
         """The fingerprints of every holdout input of the collected sources, selected or not, for the export's leak guard."""
@@ -107,6 +113,18 @@ class GoldenCollector:
             except GoldenError as error:
                 raise pytest.Collector.CollectError(str(error)) from error
         return self._loaded[key]
+
+
+def _share_locations(items: Iterable[pytest.Item]) -> None:
+    """Have pytest look up where a test function stands once, not anew for each of its cases."""
+    firsts: dict[tuple[object, str], pytest.Function] = {}
+    for item in items:
+        if type(item) is not pytest.Function or case_of(item) is None:
+            continue
+        first = firsts.setdefault((item.parent, item.originalname), item)
+        path, line, name = first.location
+        if first is not item and name.endswith(first.name):
+            vars(item)["location"] = (path, line, name.removesuffix(first.name) + item.name)
 
 
 def fingerprint(case: Case) -> str:
@@ -177,9 +195,29 @@ def again(item: pytest.Item, number: int) -> pytest.Item:
         keywords={callspec.id: True},
         originalname=first.originalname,
     )
+    if named := first.nodeid.removeprefix(f"{first.parent.nodeid}::{first.name}"):  # pytest-xdist has put the test's group there
+        further._nodeid = f"{further.nodeid}{named}"  # noqa: SLF001 - as pytest-xdist does
     # What conftests and plugins have marked since.
     further.own_markers[:] = first.own_markers
     return cast("pytest.Item", further)
+
+
+def behind_case(item: pytest.Item) -> str:
+    """What stands behind the case's id in the node id of its first trial: other parameters, and what a plugin has put there."""
+    first: Any = item
+    named = list(_named_ids(first.callspec))
+    place = next(place for place, (name, _) in enumerate(named) if name == "case")
+    ids = "-".join(id_ for _, id_ in named[: place + 1])
+    return str(first.nodeid).removeprefix(f"{first.parent.nodeid}::{first.originalname}[{ids}")
+
+
+def nodeid_again(nodeid: str, number: int, *, behind: str) -> str:
+    """The node id that `again` gives to the `number`-th trial, from that of the first and what stands behind the case's id in it.
+
+    >>> nodeid_again("test_shop.py::test_shop[late-en]", 3, behind="-en]")
+    'test_shop.py::test_shop[late@3-en]'
+    """
+    return f"{_numbered(nodeid.removesuffix(behind), number)}{behind}"
 
 
 def _attempt_of(item: pytest.Item) -> Attempt | None:

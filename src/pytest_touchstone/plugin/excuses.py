@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pytest_touchstone.plugin.outcome import outcome_of
 from pytest_touchstone.plugin.repeats import repeat_of
+from pytest_touchstone.plugin.trials import trial_of_subtest
 from pytest_touchstone.trial import TrialRecord
 
 if TYPE_CHECKING:
@@ -36,16 +39,23 @@ class Excuses:
         self._by_baseline = is_held_against_baseline(config, settings.gate)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Report an excused failure as pytest reports an expected one."""
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Report an excused failure as pytest reports an expected one; a subtest's failure is excused where that of its trial will be."""
         report = yield
         data: dict[str, Any] | None = getattr(report, "touchstone", None)
-        if data is None or not report.failed or data["record"]["outcome"] != "failed":
-            return report
-        excuse = self._excuse(item, TrialRecord.from_dict(data["record"]))
-        if excuse is not None:
-            data["excused"], report.wasxfail = excuse
-            report.outcome = "skipped"
+        if data is not None:
+            record = TrialRecord.from_dict(data["record"])
+            # A trial whose subtests failed has a body, and so a report, that passed.
+            if record.outcome == "failed" and not report.skipped and (excuse := self._excuse(item, record)) is not None:
+                data["excused"], report.wasxfail = excuse
+                report.outcome = "skipped"
+        elif report.failed and (planned := trial_of_subtest(item)) is not None and outcome_of(_raised(call)) == "failed":
+            excuse = self._excuse(item, dataclasses.replace(planned, outcome="failed"))
+            if excuse is not None:
+                _, report.wasxfail = excuse
+                report.outcome = "skipped"
         return report
 
     def _excuse(self, item: pytest.Item, record: TrialRecord) -> tuple[str, str] | None:
@@ -87,3 +97,7 @@ class Excuses:
 
         files = BaselineFiles(self._rootdir)
         return files, BaselineExtension.of(files)
+
+
+def _raised(call: pytest.CallInfo[None]) -> BaseException | None:
+    return None if call.excinfo is None else call.excinfo.value

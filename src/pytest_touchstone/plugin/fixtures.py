@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest) -> Trial:
+def case() -> Trial:
     """The trial of this test's golden case: set `.output`, then `.check(...)` it."""
-    from pytest_touchstone.plugin.trials import trial_of
+    from pytest_touchstone.plugin.trials import trial_of_setup
 
-    trial = trial_of(request.node)
+    # Without `request`: pytest makes a fixture of it anew for each test, which takes longer than all the rest of this.
+    trial = trial_of_setup()
     if trial is None:
-        msg = f"{request.node.nodeid} asks for the fixture `case` but is no golden test; add @pytest.mark.golden('cases.yaml')"
+        nodeid = os.environ.get("PYTEST_CURRENT_TEST", "a test").removesuffix(" (setup)")
+        msg = f"{nodeid} asks for the fixture `case` but is no golden test; add @pytest.mark.golden('cases.yaml')"
         raise pytest.UsageError(msg)
     return trial
 

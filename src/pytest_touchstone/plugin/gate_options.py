@@ -38,6 +38,15 @@ def add_gate_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         "deciding. Default: ini llm_gate_stage2, else no second stage. Example: --llm-gate-stage2 4",
     )
     parser.addini("llm_gate_stage2", "How often the second stage tries each case, as --llm-gate-stage2.", default="")
+    group.addoption(
+        "--llm-gate-stop-early",
+        action="store_true",
+        help="With --llm-gate regression: once a suite has shown that it regressed, leave out the rest of its trials; costs half of alpha. "
+        "Default: ini llm_gate_stop_early, else every trial is made. Example: --llm-gate-stop-early",
+    )
+    parser.addini(
+        "llm_gate_stop_early", "Whether suites that have regressed are stopped, as --llm-gate-stop-early.", type="bool", default=False
+    )
     for rule in RULES:
         option = f"--llm-{rule.name}"
         told = f"{rule.effect} Default: ini {rule.ini}, else {rule.default}. Example: {option} {rule.example}"
@@ -59,12 +68,16 @@ def read_gate(config: pytest.Config) -> GateSettings:
     gate = GateSettings(
         mode=mode,
         stage2=config.option.llm_gate_stage2 or optional(config, "llm_gate_stage2", positive, "4") or 0,
+        stop_early=config.option.llm_gate_stop_early or config.getini("llm_gate_stop_early"),
         given={field: value for field, value in given.items() if value is not None},
         ini={rule.field: _ini(config, rule) for rule in RULES if config.getini(rule.ini)},
     )
     policy_of(gate, {})  # so that what is out of range is said before anything runs
     if gate.stage2 and gate.mode != "regression":
         msg = "--llm-gate-stage2 belongs to --llm-gate regression; add it, or leave the second stage out"
+        raise pytest.UsageError(msg)
+    if gate.stop_early and gate.mode != "regression":
+        msg = "--llm-gate-stop-early belongs to --llm-gate regression; add it, or have every trial made"
         raise pytest.UsageError(msg)
     return gate
 

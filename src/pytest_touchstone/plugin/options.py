@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from pytest_touchstone.errors import SettingsError
+from pytest_touchstone.errors import ModelError, SettingsError
 from pytest_touchstone.plugin.option_values import optional, part, positive, read_value
-from pytest_touchstone.settings import RECORD_MODES, SPLITS, JudgeSettings, RecordMode, Settings, chosen_store, default_record_mode
+from pytest_touchstone.settings import (
+    RECORD_MODES,
+    SPLITS,
+    JudgeSettings,
+    RecordMode,
+    Settings,
+    TeacherSettings,
+    chosen_store,
+    default_record_mode,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +114,24 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add_export_options(parser, group)
     group.addoption(
+        "--llm-corrections",
+        metavar="FILE",
+        help="Where accepted corrections are: what a person said that a failing case should have answered. Default: ini llm_corrections, "
+        "else corrections.jsonl in the folder of --llm-export. Example: --llm-corrections evals/corrections.jsonl",
+    )
+    group.addoption(
+        "--llm-teacher",
+        metavar="PROVIDER:MODEL",
+        help="The model that --llm-export asks for a target where a failing train case has none; only an answer that passes the case's own "
+        "scorers and judges is taken. Default: ini llm_teacher, else none. Example: --llm-teacher openai:gpt-5",
+    )
+    group.addoption(
+        "--llm-teacher-base-url",
+        metavar="URL",
+        help="Where the teacher is reached, for OpenAI- or Anthropic-compatible servers. Default: ini llm_teacher_base_url, else the "
+        "provider's own address. Example: --llm-teacher-base-url http://127.0.0.1:8000/v1",
+    )
+    group.addoption(
         "--llm-max-in-flight",
         type=positive,
         metavar="N",
@@ -115,8 +142,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--llm-max-calls",
         type=positive,
         metavar="N",
-        help="Make at most N live model calls, those of judges included; what is left then does not run. Default: ini llm_max_calls, "
-        "else no limit. Example: --llm-max-calls 500",
+        help="Make at most N live model calls, those of judges and teacher included; what is left then does not run. Default: ini "
+        "llm_max_calls, else no limit. Example: --llm-max-calls 500",
     )
     group.addoption(
         "--llm-max-cost",
@@ -154,6 +181,10 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("llm_judge", "The model that judge(...) asks, as --llm-judge.", default="")
     parser.addini("llm_judge_base_url", "Where the judge is reached, as --llm-judge-base-url.", default="")
     parser.addini("llm_judge_timeout", "Seconds for one verdict, retries and waits included.", default="60")
+    parser.addini("llm_corrections", "Where accepted corrections are, relative to the root folder, as --llm-corrections.", default="")
+    parser.addini("llm_teacher", "The model that an export asks for targets, as --llm-teacher.", default="")
+    parser.addini("llm_teacher_base_url", "Where the teacher is reached, as --llm-teacher-base-url.", default="")
+    parser.addini("llm_teacher_timeout", "Seconds for one answer of the teacher, retries and waits included.", default="120")
     parser.addini("llm_concurrency", "How many golden tests run at once, as --llm-concurrency.", default="16")
     parser.addini("llm_timeout", "Seconds for one test body, as --llm-timeout.", default="")
     parser.addini(
@@ -186,9 +217,7 @@ def read_settings(config: pytest.Config) -> Settings:
 
     option = config.option
     export = option.llm_export
-    if option.llm_replay is not None and export is None:
-        msg = "--llm-replay chooses what --llm-export writes; add --llm-export DIR, or leave it out"
-        raise pytest.UsageError(msg)
+    _refuse_without_export(option)
     return Settings(
         split=option.llm_split,
         limit=option.llm_limit,
@@ -208,6 +237,8 @@ def read_settings(config: pytest.Config) -> Settings:
         replay=1.0 if option.llm_replay is None else option.llm_replay,
         export_formats=export_formats(config),
         export_call=export_call(config),
+        corrections=_corrections(config),
+        teacher=_teacher(config),
         max_in_flight=option.llm_max_in_flight or optional(config, "llm_max_in_flight_per_host", positive, "8"),
         max_calls=option.llm_max_calls or optional(config, "llm_max_calls", positive, "500"),
         max_cost_usd=option.llm_max_cost or optional(config, "llm_max_cost", _dollars, "2.50"),
@@ -216,6 +247,49 @@ def read_settings(config: pytest.Config) -> Settings:
         progress=not option.llm_no_progress and config.getini("llm_progress"),
         gate=read_gate(config),
         store=chosen_store(option.llm_store, os.environ.get("TOUCHSTONE_STORE"), config.getini("llm_store")),
+    )
+
+
+def _refuse_without_export(option: argparse.Namespace) -> None:
+    if option.llm_export is not None:
+        return
+    chosen = {"--llm-replay": "chooses what", "--llm-corrections": "says what is right in what", "--llm-teacher": "answers for what"}
+    given = {"--llm-replay": option.llm_replay, "--llm-corrections": option.llm_corrections, "--llm-teacher": option.llm_teacher}
+    for name, does in chosen.items():
+        if given[name] is not None:
+            msg = f"{name} {does} --llm-export writes; add --llm-export DIR, or leave it out"
+            raise pytest.UsageError(msg)
+
+
+def _corrections(config: pytest.Config) -> Path | None:
+    option = config.option
+    if option.llm_export is None:
+        return None
+    if option.llm_corrections is not None:
+        return Path(config.invocation_params.dir, option.llm_corrections)
+    if config.getini("llm_corrections"):
+        return Path(config.rootpath, config.getini("llm_corrections"))
+    from pytest_touchstone.export.corrections import CORRECTIONS_FILE
+
+    return Path(config.invocation_params.dir, option.llm_export, CORRECTIONS_FILE)
+
+
+def _teacher(config: pytest.Config) -> TeacherSettings:
+    option = config.option
+    model = option.llm_teacher or config.getini("llm_teacher") or None
+    if model is None or option.llm_export is None:
+        return TeacherSettings()
+    from pytest_touchstone.models.registry import split_spec
+
+    try:
+        split_spec(model)
+    except ModelError as error:
+        msg = f"{'--llm-teacher' if option.llm_teacher else 'ini llm_teacher'}: {error}"
+        raise pytest.UsageError(msg) from error
+    return TeacherSettings(
+        model=model,
+        base_url=option.llm_teacher_base_url or config.getini("llm_teacher_base_url") or None,
+        timeout_s=_seconds(config, "llm_teacher_timeout"),
     )
 
 

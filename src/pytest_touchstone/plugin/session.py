@@ -12,7 +12,7 @@ import pytest
 from pytest_touchstone.errors import ExportError, TouchstoneError
 from pytest_touchstone.files import keep_out_of_git
 from pytest_touchstone.plugin.bodies import current_body
-from pytest_touchstone.plugin.collect import GoldenCollector
+from pytest_touchstone.plugin.collect import GoldenCollector, suite_of
 from pytest_touchstone.plugin.excuses import EXCUSES_GIVEN, Excuses, is_held_against_baseline
 from pytest_touchstone.plugin.extent import EXTENT, Extent
 from pytest_touchstone.plugin.limits import LIMITS, Limits
@@ -21,8 +21,11 @@ from pytest_touchstone.plugin.plan import PLAN, Planner
 from pytest_touchstone.plugin.progress import PROGRESS, ProgressLine
 from pytest_touchstone.plugin.repeats import missed
 from pytest_touchstone.plugin.shares import make_scheduler, share_of
+from pytest_touchstone.plugin.stages import FURTHER, FurtherTrials
+from pytest_touchstone.plugin.stopping import STOPPING, Stopping
 from pytest_touchstone.plugin.store import STORE, RunKeeper, secrets_of
 from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
+from pytest_touchstone.plugin.targets import accept_filled, target_lines
 from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, without_trial
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.guard import PlaceholderKeys
@@ -67,6 +70,8 @@ def register(config: pytest.Config) -> None:
         config.pluginmanager.register(GoldenCollector(settings), "touchstone-collect")
         config.pluginmanager.register(Planner(config, settings, journal_dir=config.rootpath / FOLDER / "journals"), PLAN)
         return
+    # Before anybody reads the accepted ones, workers included.
+    told = [] if is_worker or settings.export is None or config.getoption("collectonly") else _accept_filled(settings)
     limits = Limits(config, settings, folder=config.rootpath / FOLDER)
     config.pluginmanager.register(limits, LIMITS)
     recorder = Recorder(
@@ -83,13 +88,15 @@ def register(config: pytest.Config) -> None:
     for secret in secrets_of(settings.store or ""):
         recorder.redactor.learn(secret)
     config.pluginmanager.register(Extent(config, recorder), EXTENT)
+    stopping = Stopping(config, settings.gate, folder=config.rootpath / FOLDER)
+    config.pluginmanager.register(stopping, STOPPING)
     if is_worker or config.getoption("dist", "no") == "no":
-        _register_runner(config, settings, recorder, limits)
+        _register_runner(config, settings, recorder, limits, stopping)
     if not is_worker:
-        _register_session(config, settings, recorder, limits)
+        _register_session(config, settings, recorder, limits, stopping, told)
 
 
-def _register_runner(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits) -> None:
+def _register_runner(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits, stopping: Stopping) -> None:
     collector = GoldenCollector(settings)
     config.pluginmanager.register(collector, "touchstone-collect")
     runner = TrialRunner(config, settings, recorder, collector)
@@ -102,17 +109,24 @@ def _register_runner(config: pytest.Config, settings: Settings, recorder: Record
         alone_fixtures=settings.alone_fixtures,
         owned=runner.owned,
         without_trial=without_trial,
-        spent=limits.spent,
+        left_out=lambda item: limits.spent() or (stopping.why(suite_of(item)) if settings.gate.stop_early else None),
+        after=None if runner.targets.teacher is None else runner.teach,
+        after_async=None if runner.targets.teacher is None else runner.ateach,
     )
     config.pluginmanager.register(window, WINDOW)
+    if settings.gate.stage2 and hasattr(config, "workerinput") and is_held_against_baseline(config, settings.gate):
+        config.pluginmanager.register(FurtherTrials(settings.gate.stage2), FURTHER)
 
 
-def _register_session(config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits) -> None:
+def _register_session(
+    config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits, stopping: Stopping, told: list[Line]
+) -> None:
     """Hooks are called in the reverse order: the session has every trial accounted for before the baselines look."""
     progress = ProgressLine(os.environ) if settings.progress else None
     if progress is not None:
         config.pluginmanager.register(progress, PROGRESS)
-    run = RunSession(config, settings, recorder, limits, progress)
+    run = RunSession(config, settings, recorder, limits, stopping, progress)
+    run.notes += told
     if config.pluginmanager.has_plugin("syrupy"):
         from pytest_touchstone.plugin.baselines import BASELINES, Baselines
 
@@ -123,7 +137,7 @@ def _register_session(config: pytest.Config, settings: Settings, recorder: Recor
         from pytest_touchstone.plugin.gate_options import GATE
         from pytest_touchstone.plugin.gating import Gate
 
-        config.pluginmanager.register(Gate(config, settings.gate, marked=run.marked, plan=run.plan), GATE)
+        config.pluginmanager.register(Gate(config, settings.gate, accounts=run, stopping=stopping), GATE)
     if settings.store is not None and not config.getoption("collectonly"):
         config.pluginmanager.register(RunKeeper(config, settings, settings.store, run, redact=recorder.redact), STORE)
 
@@ -191,10 +205,17 @@ class RunSession:
     """Every trial of the run, accounted for."""
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, recorder: Recorder, limits: Limits, progress: ProgressLine | None = None
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        recorder: Recorder,
+        limits: Limits,
+        stopping: Stopping,
+        progress: ProgressLine | None = None,
     ) -> None:
         self.config = config
         self.limits = limits
+        self.stopping = stopping
         self.settings = settings
         self.recorder = recorder
         self.progress = progress
@@ -203,6 +224,7 @@ class RunSession:
         self.holdout: set[str] = set()
         self.marked: dict[str, dict[str, Any]] = {}
         self.needed: dict[str, int] = {}
+        self.behind: dict[str, str] = {}
         self.died: dict[str, str] = {}
         self.alone: list[list[Any]] = []
         self.window_note = ""
@@ -212,6 +234,7 @@ class RunSession:
         self.unscored: list[pytest.TestReport] = []
         self.excused: list[pytest.TestReport] = []
         self.notes: list[Line] = []
+        self.placed: list[dict[str, Any]] = []
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist's Producer and Scheduling
@@ -329,11 +352,15 @@ class RunSession:
         """Every planned trial's record, in the order of collection."""
         return [self.records.get(nodeid, planned) for nodeid, planned in self.planned.items()]
 
-    def plan(self, items: Iterable[pytest.Item]) -> None:
-        """Account for further trials, which run in this process."""
+    def plan(self, trials: Iterable[TrialRecord]) -> None:
+        """Account for further trials."""
+        self.planned.update([(trial.nodeid, trial) for trial in trials])
+
+    def not_run(self, item: pytest.Item) -> TrialRecord:
+        """The record of a golden test of this process that has not run."""
         runner = self.config.pluginmanager.get_plugin(RUNNER)
         assert isinstance(runner, TrialRunner)
-        self.planned.update((item.nodeid, runner.planned(item)) for item in items)
+        return runner.planned(item)
 
     def complete(self) -> bool:
         """Whether, in the end, every planned trial had its turn."""
@@ -350,7 +377,9 @@ class RunSession:
             self.holdout.update(plan["holdout"])
             self.marked.update(plan["marked"])
             self.needed.update(plan["needed"])
+            self.behind.update(plan["behind"])
             self.alone = plan["alone"]
+            self.placed = plan["corrections"]
             self.window_note = plan["note"]
 
     def _take_plain(self, report: pytest.TestReport) -> None:
@@ -369,7 +398,7 @@ class RunSession:
                 self.plain_failures += 1
         self.unreached = len(self.planned.keys() - self.records.keys())
         for nodeid, planned in self.planned.items():
-            self.records.setdefault(nodeid, dataclasses.replace(planned, reason=reason))
+            self.records.setdefault(nodeid, dataclasses.replace(planned, reason=self.stopping.why(planned.suite) or reason))
 
     def _step(self, name: str, step: Any) -> bool:  # noqa: ANN401 - a method of this class
         try:
@@ -387,23 +416,33 @@ class RunSession:
         self.notes += [Line("red" if line.startswith("not stored") else "", f"recordings: {visible(line)}") for line in report.lines()]
 
     def _export(self) -> None:
+        from pytest_touchstone.export.corrections import Corrections
         from pytest_touchstone.export.write import Dataset, Offer, write_export
 
         assert self.settings.export is not None
+        assert self.settings.corrections is not None
         offers = [offer for record in self.in_order() for offer in Offer.all_of(record)]
         raised = [f"case {offer.case_id!r}: {offer.reason}" for offer in offers if offer.reason.startswith(HOOK_RAISED)]
         if raised:
             raise ExportError("\n".join(raised))
+        self.notes += accept_filled(self.settings)  # before the list is written anew
         manifest = write_export(
             self.settings.export,
             offers=offers,
             holdout=self.holdout,
             replay=self.settings.replay,
             formats=self.settings.export_formats,
-            run={"record": self.settings.record, "judge": self.settings.judge.model},
+            run={
+                "record": self.settings.record,
+                "judge": self.settings.judge.model,
+                "teacher": self.settings.teacher.model,
+                "corrections": [placed for placed in self.placed if placed["state"] != "current"],
+            },
             redact=self.recorder.redact,
+            corrections=Corrections.read(self.settings.corrections),
         )
         self.notes += [Line("", f"export: {line}") for line in _export_lines(manifest, self.settings.export)]
+        self.notes += target_lines(self.settings, manifest, self.in_order(), self.placed)
         if manifest.holdout_taught:
             self.notes.append(Line("yellow", f"export: {_taught_line(manifest)}"))
         try:
@@ -458,9 +497,13 @@ def _check_gate(config: pytest.Config, settings: Settings) -> None:
     if settings.gate.mode == "regression" and not config.pluginmanager.has_plugin("syrupy"):
         msg = "--llm-gate regression needs the baseline, which syrupy keeps; leave out -p no:syrupy"
         raise pytest.UsageError(msg)
-    if settings.gate.stage2 and config.getoption("dist", "no") != "no":
-        msg = "--llm-gate-stage2 runs in one process only; leave out -n, since --llm-concurrency runs tests side by side without it"
-        raise pytest.UsageError(msg)
+
+
+def _accept_filled(settings: Settings) -> list[Line]:
+    try:
+        return accept_filled(settings)
+    except (ExportError, OSError) as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _check_export_folder(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import sys
@@ -96,3 +97,12 @@ def fewer_collections(allocations: int) -> Generator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def leave_quickly() -> None:
+    """Have Python, when the process ends, not look for reference cycles among all that the run has left.
+
+    That takes most of a second after a thousand tests; pytest has looked by then, and the memory goes back anyway.
+    """
+    atexit.unregister(gc.freeze)  # a process may run pytest many times
+    atexit.register(gc.freeze)

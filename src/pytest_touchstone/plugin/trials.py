@@ -6,6 +6,7 @@ Registered in every process that runs tests: pytest itself, or each pytest-xdist
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -14,31 +15,34 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_touchstone.errors import BudgetSpent, RecordingError, RecordingMiss
-from pytest_touchstone.plugin.collect import GoldenCollector, case_of, fingerprint, name_in_recordings, number_of, suite_of
+from pytest_touchstone.plugin.collect import GoldenCollector, behind_case, case_of, fingerprint, name_in_recordings, number_of, suite_of
 from pytest_touchstone.plugin.gate_options import MARKER as GATE_MARKER
 from pytest_touchstone.plugin.gate_options import marked_policy
 from pytest_touchstone.plugin.outcome import make_skipped, outcome_of, reason_of
 from pytest_touchstone.plugin.repeats import MARKER as REPEAT_MARKER
 from pytest_touchstone.plugin.repeats import repeat_of
+from pytest_touchstone.plugin.targets import Targets
 from pytest_touchstone.plugin.tracebacks import error_repr, make_safe
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.recorder import Owner
 from pytest_touchstone.report.terminal import Line, as_pairs, plain, trial_block
 from pytest_touchstone.text import visible
-from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, raise_unless_passed, scorer_name
+from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, current_role, raise_unless_passed, scorer_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pytest_touchstone.cases import Case
-    from pytest_touchstone.export.example import Example, LeftOut
+    from pytest_touchstone.export.example import Example, LeftOut, Lesson
     from pytest_touchstone.recording.recorder import Recorder
     from pytest_touchstone.settings import Settings
     from pytest_touchstone.trial import Call, Outcome, Scorer
 
 MAX_OUTPUT = 100_000
 HOOK_RAISED = "a pytest_llm_example hook raised"
+# What scorers and pytest-timeout's alarm may raise while a teacher's answer is checked, and is no business of the trial.
+_ENDED = (pytest.fail.Exception, pytest.skip.Exception)
 CONVERSATION = ("prompt", "completion", "tools", "rejected")
 
 
@@ -46,23 +50,39 @@ CONVERSATION = ("prompt", "completion", "tools", "rejected")
 class Running:
     """A golden test while it runs."""
 
+    planned: TrialRecord
     trial: Trial
     owner: Owner
     refused: list[str]
     in_body: bool = False
     disowned: RecordingError | None = None
     failed_subtests: int = 0
+    lesson: Lesson | None = None
+    is_taught: bool = False
     record: TrialRecord | None = None
 
 
 RUNNING = pytest.StashKey[Running]()
 PLANNED = pytest.StashKey[TrialRecord]()
+_set_up: contextvars.ContextVar[pytest.Item | None] = contextvars.ContextVar("touchstone_set_up", default=None)
 
 
 def trial_of(item: pytest.Item) -> Trial | None:
     """The trial of the golden test that runs, None for any other test."""
     running = item.stash.get(RUNNING, None)
     return None if running is None else running.trial
+
+
+def trial_of_setup() -> Trial | None:
+    """The trial of the golden test whose fixtures are being set up, None while no golden test is."""
+    item = _set_up.get()
+    return None if item is None else trial_of(item)
+
+
+def trial_of_subtest(item: pytest.Item) -> TrialRecord | None:
+    """What is planned of the golden test whose subtest reports now, while its body goes on; None for any other report."""
+    running = item.stash.get(RUNNING, None)
+    return running.planned if running is not None and running.in_body else None
 
 
 @contextlib.contextmanager
@@ -84,9 +104,9 @@ class TrialRunner:
         self.collector = collector
         self.settings = settings
         self.recorder = recorder
+        self.targets = Targets(settings, redact=recorder.redact)
         self.registry: Mapping[str, Scorer] = {}
         self.plan: dict[str, Any] | None = None
-        self._starting: pytest.Item | None = None
 
     def pytest_sessionstart(self) -> None:
         """Take over the network and collect the registered scorers, before any test module is imported."""
@@ -110,20 +130,23 @@ class TrialRunner:
             "holdout": self.collector.holdout_fingerprints(),
             "marked": marked,
             "needed": needed,
+            "behind": self._behind(session.items),
+            "corrections": self.targets.placed(self.collector),
         }
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Start a fresh trial; a rerun of the same test is another one."""
         case = case_of(item)
-        if case is not None:
-            item.stash[RUNNING] = self._start(item, case)
-            self._starting = item
+        if case is None:
+            return (yield)
+        item.stash[RUNNING] = self._start(item, case)
+        token = _set_up.set(item)
         try:
             with self.owned(item):
-                yield
+                return (yield)
         finally:
-            self._starting = None
+            _set_up.reset(token)
 
     @pytest.hookimpl(specname="pytest_runtest_setup", tryfirst=True)
     def pytest_refuse_broken_recordings(self, item: pytest.Item) -> None:
@@ -147,9 +170,10 @@ class TrialRunner:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """Keep the calls of fixtures that many tests share out of the trial that happens to come first."""
-        if fixturedef.scope == "function" or self._starting is None:
+        starting = _set_up.get()
+        if starting is None or fixturedef.scope == "function":
             return (yield)
-        owner = Owner(module=self._starting.path, test=f"fixture:{fixturedef.argname}", trial=1, on_call=_ignore, on_miss=_ignore)
+        owner = Owner(module=starting.path, test=f"fixture:{fixturedef.argname}", trial=1, on_call=_ignore, on_miss=_ignore)
         with self.recorder.own(owner):
             return (yield)
 
@@ -239,6 +263,19 @@ class TrialRunner:
         repeats = {suite: repeat_of(item, self.settings.repeat) for suite, item in firsts.items()}
         return {suite: repeat.needed for suite, repeat in repeats.items() if repeat.needed < repeat.times}
 
+    def _behind(self, items: Iterable[pytest.Item]) -> dict[str, str]:
+        """What the controller of pytest-xdist needs to name further trials: by suite, and by test where that is not as in its suite."""
+        behind: dict[str, str] = {}
+        if self.settings.gate.stage2 and hasattr(self.config, "workerinput"):
+            for item in items:
+                if (
+                    case_of(item) is not None
+                    and number_of(item) == 1
+                    and behind.setdefault(suite_of(item), behind_case(item)) != behind_case(item)
+                ):
+                    behind[item.nodeid] = behind_case(item)
+        return behind
+
     def _ran_alone(self, items: Iterable[pytest.Item]) -> list[list[Any]]:
         window = self.config.pluginmanager.get_plugin(WINDOW)
         return [list(each) for each in window.ran_alone(items)] if isinstance(window, Window) else []
@@ -251,10 +288,10 @@ class TrialRunner:
             test=name_in_recordings(item),
             trial=trial.number,
             on_call=trial.add_call,
-            on_miss=trial.misses.append,
-            on_refused=refused.append,
+            on_miss=_unless_teaching(trial.misses.append),
+            on_refused=_unless_teaching(refused.append),
         )
-        return Running(trial=trial, owner=owner, refused=refused)
+        return Running(planned=self.planned(item), trial=trial, owner=owner, refused=refused)
 
     def planned(self, item: pytest.Item) -> TrialRecord:
         """The record of a golden test that has not run."""
@@ -292,6 +329,8 @@ class TrialRunner:
         self, item: pytest.Item, running: Running, error: BaseException | None, outcome: Outcome, *, duration_s: float | None = None
     ) -> TrialRecord:
         trial = running.trial
+        if self.targets.teacher is not None:  # where the body did not run beside others, nobody has asked yet
+            self.teach(item, error)
         self.recorder.settle(running.owner)
         reason = self._redact(reason_of(error))
         if outcome == "passed" and running.failed_subtests:
@@ -303,18 +342,51 @@ class TrialRunner:
             # Here, because only this process knows the keys that its clients have sent.
             output=_output_text(trial, self._redact),
             scores=tuple(dataclasses.replace(score, reason=self._redact(score.reason)) for score in trial.scores),
-            calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls)),
+            calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls, *trial.teacher_calls)),
             duration_s=duration_s,
         )
-        return self._with_example(record, trial) if self.settings.export is not None else record
+        return self._with_example(record, running) if self.settings.export is not None else record
 
-    def _with_example(self, record: TrialRecord, trial: Trial) -> TrialRecord:
-        from pytest_touchstone.export.select import offers_of
+    def teach(self, item: pytest.Item, error: BaseException | None) -> None:
+        """Where the body of a train case failed and nobody has said what is right: ask the teacher, in the body's own thread."""
+        running, teacher = item.stash[RUNNING], self.targets.teacher
+        open_ = self._to_be_taught(item, running, error)
+        if open_ is not None and teacher is not None:
+            try:
+                with self.owned(item):
+                    running.lesson = teacher.teach(running.trial, error, open_, module=str(item.path))
+            except _ENDED as stop:
+                running.lesson = teacher.stopped(stop)
 
-        *earlier, last = offers_of(trial, record.outcome, suite=record.suite, call=self.settings.export_call)
+    async def ateach(self, item: pytest.Item, error: BaseException | None) -> None:
+        """As `teach`, on the loop of the body."""
+        running, teacher = item.stash[RUNNING], self.targets.teacher
+        open_ = self._to_be_taught(item, running, error)
+        if open_ is not None and teacher is not None:
+            try:
+                with self.owned(item):
+                    running.lesson = await teacher.ateach(running.trial, error, open_, module=str(item.path))
+            except _ENDED as stop:
+                running.lesson = teacher.stopped(stop)
+
+    def _to_be_taught(self, item: pytest.Item, running: Running, error: BaseException | None) -> Example | None:
+        if running.is_taught or error is None or outcome_of(error) != "failed" or running.refused or running.disowned is not None:
+            return None
+        running.is_taught = True
+        return self.targets.to_be_taught(running.trial, suite_of(item))
+
+    def _with_example(self, record: TrialRecord, running: Running) -> TrialRecord:
+        from pytest_touchstone.export.example import LeftOut
+
+        trial, lesson = running.trial, running.lesson
+        *earlier, last = self.targets.offers_of(trial, record.outcome, suite=record.suite, lesson=lesson)
+        uncorrected: Mapping[str, Any] | None = None
+        if isinstance(last, LeftOut):
+            uncorrected = self.targets.uncorrected(trial, last, suite=record.suite, why=record.reason, lesson=lesson)
         return dataclasses.replace(
             record,
             **self._offered(last, trial),
+            uncorrected=uncorrected,
             earlier_examples=tuple({"call": number, **self._offered(offer, trial)} for number, offer in enumerate(earlier, 1)),
         )
 
@@ -397,6 +469,11 @@ def _registered_scorers(config: pytest.Config) -> dict[str, Scorer]:
                 msg = f"two hooks pytest_llm_scorers register a scorer named {name!r}; rename one with @scorer(name=...)"
                 raise pytest.UsageError(msg)
     return registry
+
+
+def _unless_teaching(note: Callable[[str], None]) -> Callable[[str], None]:
+    """What a teacher lacks is no fault of the trial."""
+    return lambda said: None if current_role() == "teacher" else note(said)
 
 
 def _ignore(_: object) -> None:

@@ -13,7 +13,7 @@ import inspect
 import time
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -30,6 +30,7 @@ from pytest_touchstone.plugin.streams import Router
 from pytest_touchstone.plugin.surroundings import (
     explained_asserts,
     fewer_collections,
+    leave_quickly,
     seconds_of_pytest_timeout,
     switch_interval,
     timed_by_pytest_timeout,
@@ -37,7 +38,7 @@ from pytest_touchstone.plugin.surroundings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from pytest_touchstone.plugin.streams import Streams
@@ -64,6 +65,7 @@ class Started:
     body: Body | None = None
     taken: bool = False
     given: bool = False
+    hooks: dict[Any, _Turn] = field(default_factory=dict[Any, "_Turn"])
 
     @property
     def done(self) -> bool:
@@ -89,13 +91,16 @@ class Window:
         alone_fixtures: Sequence[str] = (),
         owned: Callable[[pytest.Item], AbstractContextManager[None]],
         without_trial: Callable[[pytest.Item], AbstractContextManager[None]],
-        spent: Callable[[], str | None],
+        left_out: Callable[[pytest.Item], str | None],
+        after: Callable[[pytest.Item, BaseException | None], None] | None = None,
+        after_async: Callable[[pytest.Item, BaseException | None], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Start nothing yet.
 
         `width` is how many bodies run at once in this process, `timeout_s` what one of them may take; `owned` makes the context that
-        attributes model calls to a test, `without_trial` one in which the test has no trial to report; `spent` says why no further
-        test may start, None while some may.
+        attributes model calls to a test, `without_trial` one in which the test has no trial to report; `left_out` says why a golden test
+        is not to start any more, None while it may. `after` and `after_async` are told of each body that ended beside others, as `Body`
+        says.
         """
         self.config = config
         self.width = width
@@ -105,7 +110,9 @@ class Window:
         self.note = ""
         self._owned = owned
         self._without_trial = without_trial
-        self._spent = spent
+        self._left_out = left_out
+        self._after = after
+        self._after_async = after_async
         self._bodies = Bodies()
         self._started: dict[pytest.Item, Started] = {}
         self._conditions: dict[object, object] = {}
@@ -115,6 +122,8 @@ class Window:
         self._router: Router | None = None
         self._parking: Parking | None = None
         self._upcoming: Upcoming | UpcomingInWorker | None = None
+        self._progress: Any = None
+        self._has_timeouts = False
 
     # What pytest calls
 
@@ -136,7 +145,7 @@ class Window:
         __tracebackhide__ = True
         if self._parking is None:
             return (yield)
-        if item not in self._started and self.why_alone(item) is None and not self._spent():
+        if item not in self._started and self.why_alone(item) is None and not self._left_out(item):
             self._start(cast("pytest.Function", item))
         started = self._started.get(item)
         if started is None:
@@ -157,9 +166,9 @@ class Window:
             self._parking.forget_torn_down(item.listchain())
 
     @pytest.hookimpl(specname="pytest_runtest_protocol", tryfirst=True)
-    def pytest_skip_when_spent(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Leave out the golden tests that a spent budget does not reach; the session accounts for them."""
-        if item in self._started or case_of(item) is None or not self._spent():
+    def pytest_leave_out(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """Leave out the golden tests that a spent budget does not reach, or that the gate needs no more; the session accounts for them."""
+        if item in self._started or case_of(item) is None or not self._left_out(item):
             return None
         item.session._setupstate.teardown_exact(nextitem)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as the protocol would have
         return True
@@ -210,6 +219,7 @@ class Window:
         """Close the loop and let the threads go."""
         self._undo.close()
         self._bodies.close()
+        leave_quickly()
 
     # What others ask
 
@@ -279,6 +289,7 @@ class Window:
             return
         self._upcoming = Upcoming(session) if worker is None else UpcomingInWorker(session, worker, self._started)
         self._parking = Parking(session)
+        self._progress = self.config.pluginmanager.get_plugin(PROGRESS)
         self._router = Router(self.config, _streams_of_body)
         self._undo.callback(self._shut)
         self._router.start()
@@ -306,7 +317,7 @@ class Window:
         if item in self._started or self.why_alone(item) is not None:
             return False
         session = item.session
-        if session.shouldfail or session.shouldstop or self._spent():
+        if session.shouldfail or session.shouldstop or self._left_out(item):
             return False
         assert self._parking is not None
         chain = before.listchain()
@@ -357,11 +368,15 @@ class Window:
             self._bodies.start(started.body)
 
     def _new_body(self, item: pytest.Function) -> Body:
+        timeout_s = _shorter(self.timeout_s, seconds_of_pytest_timeout(item))
+        self._has_timeouts = self._has_timeouts or timeout_s is not None
         return Body(
             item,
             owned=lambda: self._owned(item),
-            timeout_s=_shorter(self.timeout_s, seconds_of_pytest_timeout(item)),
+            timeout_s=timeout_s,
             on_end=lambda: self._tell("ended", item),
+            after=None if self._after is None else functools.partial(self._after, item),
+            after_async=None if self._after_async is None else functools.partial(self._after_async, item),
         )
 
     def _wait_for(self, started: Started, *, fill: bool = True) -> None:
@@ -372,14 +387,20 @@ class Window:
                 self._bodies.poll()
                 return
             self._bodies.wait(self._patience())
-            now = time.perf_counter()
-            for other in (started, *self._started.values()):
-                overdue = None if other.body is None else other.body.overdue_at()
-                if other.body is not None and overdue is not None and overdue <= now:
-                    self._bodies.time_out(other.body)
+            if self._has_timeouts:
+                self._time_out(started)
             self._tell("tick")
 
+    def _time_out(self, started: Started) -> None:
+        now = time.perf_counter()
+        for other in (started, *self._started.values()):
+            overdue = None if other.body is None else other.body.overdue_at()
+            if other.body is not None and overdue is not None and overdue <= now:
+                self._bodies.time_out(other.body)
+
     def _patience(self) -> float:
+        if not self._has_timeouts:
+            return TICK_S
         now = time.perf_counter()
         times = [started.body.overdue_at() for started in self._started.values() if started.body is not None]
         return max(0.0, min([TICK_S, *(overdue - now for overdue in times if overdue is not None)]))
@@ -389,8 +410,12 @@ class Window:
         find_hooks = session.gethookproxy
 
         def gethookproxy(fspath: Any) -> Any:  # noqa: ANN401 - as the original
-            hooks = find_hooks(fspath)
-            return hooks if self._turn is None else _Turn(hooks, self._turn)
+            started = self._turn
+            if started is None:
+                return find_hooks(fspath)
+            if fspath not in started.hooks:
+                started.hooks[fspath] = _Turn(find_hooks(fspath), started)
+            return started.hooks[fspath]
 
         session.gethookproxy = gethookproxy  # type: ignore[method-assign]
         self._undo.callback(delattr, session, "gethookproxy")
@@ -405,9 +430,8 @@ class Window:
         return True
 
     def _tell(self, what: str, item: pytest.Item | None = None) -> None:
-        progress = self.config.pluginmanager.get_plugin(PROGRESS)
-        if progress is not None:
-            getattr(progress, what)(*(() if item is None else (item.nodeid,)))
+        if self._progress is not None:
+            getattr(self._progress, what)(*(() if item is None else (item.nodeid,)))
 
     def _route_requests(self) -> None:
         """Have the main thread answer what bodies ask of pytest, each with its own fixtures in place."""
@@ -418,6 +442,8 @@ class Window:
         get_value, add_to_fixture, add_to_node = FixtureRequest.getfixturevalue, SubRequest.addfinalizer, SetupState.addfinalizer
 
         def getfixturevalue(request: Any, argname: str) -> Any:  # noqa: ANN401 - as the original
+            if argname == "request":  # pytest would make a fixture of it first, for each test anew
+                return request
             item = request._pyfuncitem  # noqa: SLF001 - as the original
             if current_body.get() is None or item not in window._started:
                 return get_value(request, argname)

@@ -31,12 +31,12 @@ HANDED_OUT = frozenset({"access_token", "refresh_token", "id_token", "client_sec
 
 # The layouts of providers' JSON; a stored body names its own by number, so entries are only ever added at the end.
 _LAYOUTS: tuple[Callable[[object], str], ...] = (
-    lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
-    lambda value: json.dumps(value, ensure_ascii=True, separators=(",", ":")),
-    lambda value: json.dumps(value, ensure_ascii=False),
-    lambda value: json.dumps(value, ensure_ascii=True),
-    lambda value: json.dumps(value, ensure_ascii=False, indent=2),
-    lambda value: json.dumps(value, ensure_ascii=True, indent=2),
+    json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode,
+    json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode,
+    json.JSONEncoder(ensure_ascii=False).encode,
+    json.JSONEncoder(ensure_ascii=True).encode,
+    json.JSONEncoder(ensure_ascii=False, indent=2).encode,
+    json.JSONEncoder(ensure_ascii=True, indent=2).encode,
     lambda value: json.dumps(value, ensure_ascii=False, indent=2) + "\n",
     lambda value: json.dumps(value, ensure_ascii=True, indent=2) + "\n",
     lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n",
@@ -134,7 +134,10 @@ def parse_json(text: str | bytes) -> JsonValue:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_reject)
     except (ValueError, RecursionError):
         return None
-    return cast("JsonValue", value) if _is_shallow(value) else None
+    characters = text if isinstance(text, str) else text.decode("latin-1")
+    # With few brackets it is shallow, whatever they hold.
+    few = characters.count("{") + characters.count("[") < MAX_DEPTH
+    return cast("JsonValue", value) if few or _is_shallow(value) else None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -166,8 +169,9 @@ def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
 def _encode_json(text: str, value: JsonValue, redactor: Redactor) -> dict[str, JsonValue]:
     layout = next((number for number, dump in enumerate(_LAYOUTS) if dump(value) == text), 0)
     value = _without_credentials(value)
-    stored = redactor.redact_json(value) if "\\u" in text or redactor.leaks(text) else value
-    if not _is_encodable(stored):
+    escaped = "\\u" in text
+    stored = redactor.redact_json(value) if escaped or redactor.leaks(text) else value
+    if escaped and not _is_encodable(stored):
         return {"text": redactor.redact(text)}
     return {"json": stored, "layout": layout} if layout else {"json": stored}
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pytest_touchstone.recording.evidence import Evidence
     from pytest_touchstone.recording.key import KeyRules
     from pytest_touchstone.recording.pace import Pace, Paces, Slot
+    from pytest_touchstone.recording.wire import Api
     from pytest_touchstone.settings import RecordMode
     from pytest_touchstone.trial import Call, Role
 
@@ -327,7 +328,7 @@ class Recorder:
 def _inside(values: Sequence[tuple[contextvars.ContextVar[Any], object]], role: Role) -> Generator[None]:
     tokens = [(variable, variable.set(value)) for variable, value in values]
     try:
-        with asking_as(role):
+        with asking_as(role, exactly=True):
             yield
     finally:
         for variable, token in tokens:
@@ -397,6 +398,7 @@ class Exchange:
         self._recorder = recorder
         self._scope = scope
         self._asked = asked
+        self._api: Api | None = api_of(asked)
         self._url = url
         self._occurrence = occurrence
         self._role: Role = current_role()
@@ -439,7 +441,7 @@ class Exchange:
 
     @contextlib.contextmanager
     def _turn(self) -> Generator[Pace | None]:
-        recorder, is_call = self._recorder, api_of(self._asked) is not None
+        recorder, is_call = self._recorder, self._api is not None
         try:
             if is_call and recorder.budget is not None and (spent := recorder.budget.spent) is not None:
                 raise BudgetSpent(spent)  # noqa: TRY301 - it is undone as any failure to leave is
@@ -552,7 +554,7 @@ class Exchange:
         )
 
     def _cost(self, status: int, body: Mapping[str, Any]) -> tuple[float | None, str]:
-        api = api_of(self._asked)
+        api = self._api
         if api is None:
             return None, ""
         if status != 200:
@@ -571,7 +573,7 @@ class Exchange:
         replayed: bool,
         error: str | None = None,
     ) -> None:
-        api = api_of(self._asked)
+        api = self._api
         if api is None:
             return
         if not replayed and self._recorder.budget is not None:

@@ -104,7 +104,10 @@ class Redactor:
 
     def leaks(self, text: str) -> bool:
         """Whether the text holds a secret."""
-        return any(form in text for form in self._literals) or any(pattern.search(text) for pattern in _likely(text))
+        for form in self._literals:  # loops, since this is asked of every text many times, and of most there is little
+            if form in text:
+                return True
+        return any(pattern.search(text) for pattern in _likely(text))
 
     def redact(self, text: str) -> str:
         """The text with every secret replaced by `[redacted]`."""
@@ -115,6 +118,8 @@ class Redactor:
 
     def redact_shown(self, text: str) -> str:
         """As `redact`, for a text that may have been shortened: what is left of a secret beside `...` is replaced as well."""
+        if not text:
+            return text
         before, *after = self.redact(text).split(ELLIPSIS)
         if not after:
             return before
@@ -166,8 +171,14 @@ class Redactor:
         return list(_cut(pieces, self.spans(whole)))
 
 
-def _likely(text: str) -> Iterator[re.Pattern[str]]:
-    return (pattern for pattern, hints in _PATTERNS if any(hint in text for hint in hints))
+def _likely(text: str) -> list[re.Pattern[str]]:
+    found: list[re.Pattern[str]] = []
+    for pattern, hints in _PATTERNS:
+        for hint in hints:
+            if hint in text:
+                found.append(pattern)
+                break
+    return found
 
 
 def _cut(pieces: list[str], spans: list[tuple[int, int]]) -> Iterator[str]:

@@ -160,9 +160,13 @@ def _entry(fields: dict[str, Any]) -> Entry:
         cost_usd=_seconds(fields.get("cost_usd"), "cost_usd"),
         cost_reason=str(fields.get("cost_reason", "")),
         note=str(fields.get("note", "")),
-        role="judge" if fields.get("role") == "judge" else "app",
+        role=_role(fields.get("role")),
         module=None if fields.get("module") is None else _typed(fields, "module", str),
     )
+
+
+def _role(value: object) -> Role:
+    return "judge" if value == "judge" else "teacher" if value == "teacher" else "app"
 
 
 def _typed(fields: dict[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 - the kind that was asked for

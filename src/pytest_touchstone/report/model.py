@@ -61,6 +61,7 @@ class Tally:
     not_run: int
     app: Totals
     judge: Totals
+    teacher: Totals = Totals()
 
     @property
     def pass_rate(self) -> float | None:
@@ -99,6 +100,7 @@ def tally(name: str, records: Sequence[TrialRecord]) -> Tally:
         not_run=outcomes["not_run"],
         app=totals(calls, "app"),
         judge=totals(calls, "judge"),
+        teacher=totals(calls, "teacher"),
     )
 
 

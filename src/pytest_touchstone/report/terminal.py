@@ -67,7 +67,8 @@ def trial_block(trial: Trial, *, full: bool = False) -> list[Line]:
     lines += _section("input", [Line("", line) for line in _text_lines(_shown(case.input))], full=full)
     lines += _output_sections(trial, full=full)
     lines += _section("scores", list(_score_lines(trial.scores)), full=True)
-    lines += _section("calls", [*_call_lines([*trial.calls, *trial.judge_calls], full=full), *_trial_totals(trial)], full=True)
+    calls = [*trial.calls, *trial.judge_calls, *trial.teacher_calls]
+    lines += _section("calls", [*_call_lines(calls, full=full), *_trial_totals(trial)], full=True)
     return lines
 
 
@@ -109,8 +110,9 @@ def summary_table(suites: Sequence[SuiteTally], *, all_tags: bool = False, count
 
 
 def call_lines(suites: Sequence[SuiteTally]) -> list[Line]:
-    """What the whole run asked and what that cost: the app, the judges, and both together; nothing where nothing was asked."""
-    sums = _sums(combined(suite.suite.app for suite in suites), combined(suite.suite.judge for suite in suites))
+    """What the whole run asked and what that cost: app, judges, teacher, and all together; nothing where nothing was asked."""
+    tallies = [suite.suite for suite in suites]
+    sums = _sums(*(combined(parts) for parts in zip(*((tally.app, tally.judge, tally.teacher) for tally in tallies), strict=True)))
     lines = [Line("", _sum_text(name, part)) for name, part in sums]
     # The last line is the sum of all: there the reasons are given once.
     return [*lines[:-1], Line("", lines[-1].text + unpriced_note(sums[-1][1].cost))] if lines else []
@@ -257,7 +259,7 @@ def _call_lines(calls: Sequence[Call], *, full: bool) -> Iterator[Line]:
         yield Line("dim", f"... ({len(calls) - len(shown)} earlier calls, -vv shows them)")
     for call in shown:
         facts = [
-            f"{'judge ' if call.role == 'judge' else ''}{visible(call.provider)} {visible(call.model)}",
+            f"{'' if call.role == 'app' else f'{call.role} '}{visible(call.provider)} {visible(call.model)}",
             "latency unknown" if call.latency_s is None else f"{call.latency_s * 1000:,.0f} ms{' (replayed)' if call.replayed else ''}",
             f"{_count(call.usage.input_tokens)} + {_count(call.usage.output_tokens)} tokens",
             f"cost {dollars(call.cost_usd)}" + (f" ({visible(call.cost_reason)})" if call.cost_usd is None and call.cost_reason else ""),
@@ -270,13 +272,14 @@ def _call_lines(calls: Sequence[Call], *, full: bool) -> Iterator[Line]:
 
 def _trial_totals(trial: Trial) -> list[Line]:
     """What the trial's calls add up to, where that is not what one of them says already."""
-    sums = _sums(totals(trial.calls, "app"), totals(trial.judge_calls, "judge"))
+    sums = _sums(totals(trial.calls, "app"), totals(trial.judge_calls, "judge"), totals(trial.teacher_calls, "teacher"))
     return [Line("dim", _sum_text(name, part)) for name, part in sums if part.calls > 1]
 
 
-def _sums(app: Totals, judge: Totals) -> list[tuple[str, Totals]]:
-    asked = [(name, part) for name, part in (("app", app), ("judges", judge)) if part.calls]
-    return [*asked, ("in all", combined([app, judge]))] if len(asked) > 1 else asked
+def _sums(*parts: Totals) -> list[tuple[str, Totals]]:
+    """The sums of app, judges and teacher, as far as they asked anything, and that of all where there are several."""
+    asked = [(name, part) for name, part in zip(("app", "judges", "teacher"), parts, strict=False) if part.calls]
+    return [*asked, ("in all", combined(parts))] if len(asked) > 1 else asked
 
 
 def _sum_text(name: str, of: Totals) -> str:
