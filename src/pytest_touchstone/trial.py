@@ -540,7 +540,9 @@ class TrialRecord:
     `reason` says why the outcome is not `passed`. `duration_s` is the body's, in seconds. `example` is a training example
     that this trial offers, None with `example_reason` where it offers none; `uncorrected` is then what the list of cases that need a
     correction would say of it, None where it is not to be on it. `input_fingerprint` is that of the case's input in a run
-    that exports, empty in others. `quarantine` is the reason why the case is reported but not gated, empty where it is gated.
+    that exports, empty in others. `earlier_examples` are what earlier calls of the trial offer where more than the last one is trained on:
+    mappings of `call` (from 1), `example` and `example_reason`. `quarantine` is the reason why the case is reported but not gated, empty
+    where it is gated.
     """
 
     nodeid: str
@@ -563,6 +565,7 @@ class TrialRecord:
     uncorrected: Mapping[str, Any] | None = None
     input_fingerprint: str = ""
     quarantine: str = ""
+    earlier_examples: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         r"""Plain dicts, lists and scalars, safe to send to another process.
@@ -575,6 +578,7 @@ class TrialRecord:
         data["scores"] = [_flat(_shallow(score)) for score in self.scores]
         data["calls"] = [_call_to_dict(call) for call in self.calls]
         data.update({name: None if data[name] is None else _to_json(data[name]) for name in _FREE})
+        data["earlier_examples"] = [_to_json(each) for each in self.earlier_examples]
         return _flat(data)
 
     @classmethod
@@ -583,7 +587,9 @@ class TrialRecord:
         scores = tuple(Score(**score) for score in data["scores"])
         calls = tuple(_call_from_dict(call) for call in data["calls"])
         free = {name: None if data.get(name) is None else json.loads(data[name]) for name in _FREE}
-        fields: dict[str, Any] = {**data, "tags": tuple(data["tags"]), "scores": scores, "calls": calls, **free}
+        plain = {"tags": tuple(data["tags"]), "scores": scores, "calls": calls}
+        plain["earlier_examples"] = tuple(json.loads(each) for each in data["earlier_examples"])
+        fields: dict[str, Any] = {**data, **plain, **free}
         return cls(**fields)
 
 

@@ -57,6 +57,14 @@ class Targets:
 
         return example_of(trial, outcome, suite=suite, correction=self._correction(trial, suite), lesson=lesson)
 
+    def offers_of(self, trial: Trial, outcome: Any, *, suite: str, lesson: Lesson | None) -> tuple[Example | LeftOut, ...]:  # noqa: ANN401 - an Outcome
+        """What a trial offers, of those of its calls that the run trains on."""
+        from pytest_touchstone.export.select import offers_of
+
+        return offers_of(
+            trial, outcome, suite=suite, call=self.settings.export_call, correction=self._correction(trial, suite), lesson=lesson
+        )
+
     def to_be_taught(self, trial: Trial, suite: str) -> Example | None:
         """The example that lacks an answer which a teacher may give; None without a teacher, or where nothing is lacking."""
         if self.teacher is None or trial.split == "holdout" or trial.case.quarantine is not None or trial.misses:
