@@ -45,6 +45,7 @@ def draw_curves(steps: Sequence[Step], path: Path) -> str | None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     drawn = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(drawn, metadata={"Date": None})  # a date would make every picture another one
     replace_file(path, drawn.getvalue())
     return None
