@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_touchstone.errors import JobError
@@ -73,7 +73,7 @@ class TestLoading:
             ("lora: 8\n", "job.yaml:1: lora: is the number 8; give an object, such as 'lora: {r: 16}'"),
             ("lora: {targets: []}\n", "job.yaml:1: lora.targets: is a list; give 'all-linear' or a list of names of modules"),
             ("lora: {targets: [q, 1]}\n", "job.yaml:1: lora.targets[1]: is the number 1; give text (quote it)"),
-            ("epochs: .inf\n", "job.yaml:1: epochs: is the number inf; give at most 1000"),
+            ("epochs: .inf\n", "job.yaml:1: epochs: is the number inf; give a number"),
             ("epochs: .nan\n", "job.yaml:1: epochs: is the number nan; give a number"),
             ("patience: 3\n", "job.yaml:1: patience: has no loss to look at; set eval_part, such as 0.1"),
             ("gguf: q4_k_m\n", "job.yaml:1: gguf: cannot be written by trl; use backend: unsloth, or leave gguf out"),
@@ -131,7 +131,7 @@ class TestResolving:
         assert (job.learning_rate, job.quantization, job.gradient_checkpointing) == (rate, quantization, checkpointing)
         assert job.resolved() == job
 
-    @settings(max_examples=20)
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
     @given(
         rate=st.floats(min_value=1e-12, max_value=1),
         model=st.text(min_size=1).filter(lambda text: all(c.isprintable() for c in text)),

@@ -297,12 +297,19 @@ class TestTheCommand:
         assert "  r: 4" in (trainer.output / "job.yaml").read_text(encoding="utf-8")
 
     def test_a_dry_run_writes_nothing(self, trainer):
-        status, out, err = trainer.command("--dry-run", "--set", "eval_part=0.5", "--set", "processes=2", "--set", "device=cpu")
+        status, out, err = trainer.command("--dry-run", "--set", "epochs=0.5", "--set", "processes=2", "--set", "device=cpu")
         assert (status, err) == (0, [])
-        assert "eval_part: 0.5" in out
+        assert "epochs: 0.5" in out
         assert out[-1].startswith(f"$ {sys.executable} -m accelerate.commands.launch --cpu --num_machines 1 --num_processes 2 ")
         assert out[-1].endswith(f"child.py {FAKE} {trainer.output / 'run.json'}")
         assert not trainer.output.exists()
+
+    def test_a_part_that_is_nobody(self, trainer):
+        status, _, err = trainer.command("--set", "eval_part=1e-9")
+        assert status == 2
+        assert err == [
+            "touchstone: eval_part 1e-09 keeps none of these few cases to measure the loss on; raise it, or leave it and patience out"
+        ]
 
     def test_problems_keep_it_from_starting_unless_it_is_forced(self, trainer, monkeypatch):
         monkeypatch.setattr(LocalBackend, "problems", lambda *_: ["too little memory; buy some", "no disk; buy one"])
