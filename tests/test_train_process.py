@@ -150,6 +150,16 @@ class TestARun:
         with pytest.raises(TrainingError, match=r"/none/python: cannot be started: .*; give --python the path of a Python interpreter"):
             trainer.train(trainer.plan(python="/none/python"))
 
+    def test_is_alone_in_its_folder(self, trainer):
+        trainer.write(RESULT)
+        trainer.output.mkdir()
+        with (
+            run._alone(trainer.output),
+            pytest.raises(TrainingError, match=r"out: another run is at work there; wait for its end, or give"),
+        ):
+            trainer.train()
+        trainer.train()
+
 
 class TestStopping:
     WAITS = 'wanted = stop_wanted()\ntell("step", step=1, loss=2.0)\nwanted.wait()\ntell("stopped", step=1)\nsys.exit(4)\n'

@@ -233,7 +233,8 @@ class Job(BaseModel):
         """The job as a file that `load_job` reads back as an equal job."""
         import yaml
 
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True).encode()
+        text: str = cast("Any", yaml).safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)  # its types are not complete
+        return text.encode()
 
 
 def _conflicts(job: Job) -> Iterator[Problem]:

@@ -240,19 +240,22 @@ def _listen(process: subprocess.Popen[bytes], listener: _Listener, file: BinaryI
     # In a thread, because Ctrl-C would lose the line that is just being taken in.
     with ThreadPoolExecutor(max_workers=1) as pool:
         heard = pool.submit(_hear_all, process, listener, file)
-        while True:
-            try:
-                heard.result()
-            except KeyboardInterrupt:
-                if asked:
-                    _kill(process)
-                    raise
-                asked = True
-                process.stdin.close()
-                if listener.watch is not None:
-                    listener.watch.note("stopping after this step; Ctrl-C once more stops at once")
-            else:
-                return asked
+        try:
+            while True:
+                try:
+                    heard.result()
+                except KeyboardInterrupt:
+                    if asked:
+                        raise
+                    asked = True
+                    process.stdin.close()
+                    if listener.watch is not None:
+                        listener.watch.note("stopping after this step; Ctrl-C once more stops at once")
+                else:
+                    return asked
+        except BaseException:
+            _kill(process)  # or the thread would listen for ever
+            raise
 
 
 def _hear_all(process: subprocess.Popen[bytes], listener: _Listener, file: BinaryIO | None) -> None:

@@ -137,8 +137,10 @@ def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tools(value: object) -> list[Any] | None:
-    parsed: object = json.loads(value) if isinstance(value, str) else value
-    return cast("list[Any]", parsed) or None if isinstance(parsed, list) else None
+    parsed: Any = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(parsed, list) or not parsed:
+        return None
+    return cast("Any", parsed)
 
 
 @dataclass(frozen=True, kw_only=True)
