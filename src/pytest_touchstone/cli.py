@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_touchstone import cli_compare, cli_correct, cli_runs
+from pytest_touchstone import cli_compare, cli_correct, cli_runs, cli_train
 from pytest_touchstone.errors import SettingsError, TouchstoneError
 from pytest_touchstone.text import visible
 
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_runs.add_commands(commands)
     cli_compare.add_command(commands)
     cli_correct.add_command(commands)
+    cli_train.add_commands(commands)
     init = commands.add_parser(
         "init",
         help="Offer the lines that git needs.",
