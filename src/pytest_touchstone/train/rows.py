@@ -140,7 +140,7 @@ def _tools(value: object) -> list[Any] | None:
     parsed: Any = json.loads(value) if isinstance(value, str) else value
     if not isinstance(parsed, list) or not parsed:
         return None
-    return cast("Any", parsed)
+    return cast("list[Any]", parsed)
 
 
 @dataclass(frozen=True, kw_only=True)
