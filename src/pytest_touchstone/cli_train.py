@@ -1,8 +1,10 @@
-"""`touchstone train`: a job from an export, a file and the command line."""
+"""`touchstone train` and `touchstone serve`: a job from an export, a file and the command line, and its result behind an endpoint."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,18 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     train.add_argument("--allow-changed-data", action="store_true", help="Train on an export that was edited by hand.")
     train.add_argument("--force", action="store_true", help="Start although the checks object.")
     train.set_defaults(run=_train)
+    serve = commands.add_parser(
+        "serve",
+        help="Serve a trained model as OpenAI does.",
+        description="Put what touchstone train made behind an OpenAI-compatible endpoint, until Ctrl-C: by vLLM where there is a GPU and vLLM"
+        " is installed, else by transformers serve. For a model that its provider keeps, print its name.",
+    )
+    serve.add_argument("output", type=Path, metavar="OUT", help="The folder of a finished run.")
+    serve.add_argument("--host", default="127.0.0.1", help="Where to listen. Default: 127.0.0.1, for this machine alone.")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="Default: 8000; 0 takes a free one.")
+    serve.add_argument("--name", metavar="NAME", help="What requests call the model. Default: the name of the folder OUT.")
+    serve.add_argument("--python", default=sys.executable, metavar="PATH", help="The Python that has the engine. Default: this one.")
+    serve.set_defaults(run=_serve)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -74,9 +88,49 @@ def _train(options: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     print(visible(_headline(plan)))
-    for line in run.summary(run.run_job(plan, backend, sys.stdout), options.output):
+    with stopped_by_signal():
+        result = run.run_job(plan, backend, sys.stdout)
+    for line in run.summary(result, options.output):
         print(visible(line))
     return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pytest_touchstone.train.run import read_result
+    from pytest_touchstone.train.serve import NAME, Serving, free_port, serve
+
+    result = read_result(options.output)
+    if result.get("model"):
+        print(visible(f"{result['model']} is kept by its provider; give your app this name"))
+        return 0
+    output = options.output.absolute()
+    name = options.name or output.name
+    if not NAME.fullmatch(name):
+        msg = f"--name {name}: cannot be served under that name; use letters, digits, '.', '_' and '-'"
+        raise TrainingError(msg)
+    port = free_port(options.host, options.port)
+    with stopped_by_signal(), contextlib.suppress(KeyboardInterrupt):
+        serve(Serving(output=output, result=result, name=name, host=options.host, port=port, python=options.python), _say)
+    print("stopped")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(visible(text), flush=True)
+
+
+@contextlib.contextmanager
+def stopped_by_signal() -> Iterator[None]:
+    """A termination (SIGTERM) ends what runs as Ctrl-C does: in order."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _overrides(options: argparse.Namespace) -> Iterator[Override]:

@@ -9,11 +9,10 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from pytest_touchstone.errors import TrainingError
 from pytest_touchstone.text import shorten
@@ -44,11 +43,19 @@ _QUIET: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a process ended: its status as `subprocess` gives it (negative: a signal), its last lines, and the events that matter."""
+    """How a process ended: its status as `subprocess` gives it (negative: a signal), its last lines, the events that were not for the watch.
+
+    `interrupted` says that the user asked it to end.
+    """
 
     status: int
     last: tuple[str, ...]
     events: Mapping[str, Mapping[str, Any]]
+    interrupted: bool = False
+
+    def describe(self) -> str:
+        """How it ended and its last lines, to stand behind its name."""
+        return f"{_ending(self.status)}{_quoted(self.last)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,7 @@ class LocalBackend:
         ended = run_child([*child_command(plan.python), "pytest_touchstone.train.probe", plan.job.model], environment)
         facts = ended.events.get("facts")
         if facts is None:
-            return [f"{plan.python} cannot be used: {_ending(ended.status)}{_quoted(ended.last)}"]
+            return [f"{plan.python} cannot be used: it {ended.describe()}"]
         longest = max(map(len, plan.data.file.read_bytes().split(b"\n")))  # bytes: no tokenizer makes more tokens than these
         disk = next(folder for folder in (plan.output, *plan.output.parents) if folder.exists())
         return checks.problems_of(plan.job, facts, longest=longest, free_disk=shutil.disk_usage(disk).free)
@@ -80,6 +87,8 @@ class LocalBackend:
             raise TrainingError("\n".join(ended.events["problems"]["problems"]))
         if ended.status == STOPPED and "stopped" in ended.events:
             watch.note(f"stopped after step {ended.events['stopped']['step']}; --resume goes on from there")
+            raise KeyboardInterrupt
+        if ended.interrupted and (ended.status or "result" not in ended.events):
             raise KeyboardInterrupt
         if ended.status or "result" not in ended.events:
             raise TrainingError(_died(plan, ended))
@@ -183,8 +192,15 @@ _HEEDED: Final[Mapping[str, Callable[[Watch, Mapping[str, Any]], None]]] = {
 }
 
 
-def run_child(command: Sequence[str], environment: Mapping[str, str], *, log: Path | None = None, watch: Watch | None = None) -> Ended:
-    """Run a process to its end and listen to it.
+def run_child(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    log: Path | None = None,
+    watch: Watch | None = None,
+    folder: Path | None = None,
+) -> Ended:
+    """Run a process to its end, in `folder` (None: the current one), and listen to it.
 
     Ctrl-C asks it to write a checkpoint and end, a second one kills it. Should this process die, the other one is told by the end of
     its standard input.
@@ -195,7 +211,13 @@ def run_child(command: Sequence[str], environment: Mapping[str, str], *, log: Pa
     listener = _Listener(watch=watch)
     try:
         process = subprocess.Popen(  # noqa: S603 - the interpreter is the user's choice, and everything else is ours
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,  # Ctrl-C is for this process alone
         )
     except OSError as error:
         msg = f"{command[0]}: cannot be started: {error.strerror or error}; give --python the path of a Python interpreter"
@@ -203,12 +225,13 @@ def run_child(command: Sequence[str], environment: Mapping[str, str], *, log: Pa
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(log.open("ab")) if log else None
         stack.callback(_kill, process)
-        _listen(process, listener, file)
+        interrupted = _listen(process, listener, file)
         status = process.wait()
-    return Ended(status=status, last=tuple(listener.last), events=listener.events)
+    return Ended(status=status, last=tuple(listener.last), events=listener.events, interrupted=interrupted)
 
 
-def _listen(process: subprocess.Popen[bytes], listener: _Listener, file: Any) -> None:  # noqa: ANN401 - a binary file or None
+def _listen(process: subprocess.Popen[bytes], listener: _Listener, file: BinaryIO | None) -> bool:
+    """Listen until the process has no more to say; returns whether the user asked it to end."""
     asked = False
     assert process.stdin is not None
     assert process.stdout is not None
@@ -216,7 +239,7 @@ def _listen(process: subprocess.Popen[bytes], listener: _Listener, file: Any) ->
         try:
             line = process.stdout.readline()
             if not line:
-                return
+                return asked
             printed = listener.hear(line)
             if file is not None and printed:
                 file.write(printed)
@@ -248,7 +271,7 @@ def _died(plan: Plan, ended: Ended) -> str:
         fix = "memory ran out, most likely: lower batch_size (and raise accumulate) or max_length, set gradient_checkpointing: true"
     there = last_checkpoint(plan.output)
     again = f"--resume goes on from {there.name}" if there else "nothing was saved yet; start again with another --output"
-    return f"the training process {_ending(ended.status)}{_quoted(ended.last)}\n{fix}; {again}; all of its output is in {plan.output / LOG_FILE}"
+    return f"the training process {ended.describe()}\n{fix}; {again}; all of its output is in {plan.output / LOG_FILE}"
 
 
 def _ending(status: int) -> str:
@@ -262,6 +285,3 @@ def _ending(status: int) -> str:
 
 def _quoted(lines: Sequence[str]) -> str:
     return "".join(f"\n    {line}" for line in lines) if lines else ", without a word"
-
-
-PYTHON: Final = sys.executable

@@ -156,6 +156,7 @@ def _result(plan: Plan, watch: Watch, told: Mapping[str, Any]) -> dict[str, Any]
         "method": plan.job.method,
         "base_model": plan.job.model,
         "seed": plan.job.seed,
+        "lora_r": plan.job.lora.r,
         "data": {"file": str(data.file), "sha256": data.sha256, "examples": len(data.lines), "changed": data.changed},
         "loss": losses[-1] if losses else None,
         "eval_loss": measured[-1] if measured else None,
