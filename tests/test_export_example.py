@@ -133,7 +133,7 @@ class TestHooks:
         with pytest.raises(ExportError) as raised:
             validate_example(changed, offered=offered)
         assert str(raised.value) == (
-            "case 'order': pytest_llm_example changed case_id, input_fingerprint; change prompt, completion, tools or tags only"
+            "case 'order': pytest_llm_example changed case_id, input_fingerprint; change prompt, completion, tools, rejected or tags only"
         )
 
     def test_must_return_an_example(self):

@@ -11,7 +11,7 @@ from export_samples import WEATHER, assistant, call, tool_call, trial, user
 from pytest_touchstone.errors import NetworkBlocked
 from pytest_touchstone.export.example import LeftOut
 from pytest_touchstone.export.leak import input_fingerprint
-from pytest_touchstone.export.select import MAX_REASON, example_of
+from pytest_touchstone.export.select import MAX_REASON, example_of, offers_of
 from pytest_touchstone.trial import Score
 
 SYSTEM = {"role": "system", "content": "You triage."}
@@ -331,3 +331,66 @@ def test_a_reason_is_one_line_of_bounded_length():
     assert len(why) == MAX_REASON
     assert why.endswith("...")
     assert "\n" not in why
+
+
+class TestRejected:
+    def test_is_what_the_model_answered(self):
+        answered = call(SYSTEM, user("a"), answer=assistant([{"type": "text", "text": "No idea."}], refusal=None))
+        made = fix(trial("no idea, shortened", expected="Within 30 days.", calls=[answered]))
+        assert made.rejected == (assistant("No idea."),)
+        assert made.call == 1
+
+    def test_is_the_output_where_no_call_was_seen(self):
+        made = fix(trial("No idea.", expected="Within 30 days."))
+        assert (made.rejected, made.call) == ((assistant("No idea."),), None)
+
+    def test_of_an_object_is_laid_out_as_the_target_is(self):
+        made = fix(trial({"a": [1, "é"]}, expected={"a": [2, "é"]}))
+        assert (made.completion, made.rejected) == ((assistant('{"a":[2,"é"]}'),), (assistant('{"a":[1,"é"]}'),))
+
+    @pytest.mark.parametrize("output", [None, "", "  ", {1, 2}])
+    def test_is_none_where_no_text_failed(self, output):
+        made = trial("x", expected="y")
+        made.output = output
+        assert fix(made).rejected == ()
+
+    def test_is_none_where_nothing_failed(self):
+        assert replay(trial("x", expected="x")).rejected == ()
+
+
+class TestCalls:
+    ASKED = (
+        call(user("Draft"), answer=assistant("a draft")),
+        call(user("Draft"), status=500),
+        call(user("Call"), answer=assistant(None, tool_calls=[tool_call()]), tools=(WEATHER,)),
+        call(user("Answer"), answer=assistant("x")),
+    )
+
+    def offers(self, outcome, which, **case):
+        made = trial("x", calls=self.ASKED, **({"expected": "y"} | case))
+        return [
+            offer if isinstance(offer, LeftOut) else (offer.call, offer.kind, offer.prompt[0]["content"])
+            for offer in offers_of(made, outcome, suite="s", call=which)
+        ]
+
+    def test_of_a_trial_that_passed_are_replayed_as_chosen(self):
+        assert self.offers("passed", "last") == [(3, "replay", "Answer")]
+        assert self.offers("passed", "first") == [(1, "replay", "Draft")]
+        assert self.offers("passed", "all") == [(1, "replay", "Draft"), (2, "replay", "Call"), (3, "replay", "Answer")]
+
+    def test_of_a_trial_that_failed_have_a_target_at_the_end_only(self):
+        earlier = LeftOut(reason="earlier call: the trial failed, and only its last answer has a target")
+        assert self.offers("failed", "last") == [(3, "fix", "Answer")]
+        assert self.offers("failed", "first") == [earlier]
+        assert self.offers("failed", "all") == [earlier, earlier, (3, "fix", "Answer")]
+
+    def test_a_single_call_is_the_first_and_the_last(self):
+        made = trial("x", expected="y", calls=self.ASKED[-1:])
+        assert len({offers_of(made, "failed", suite="s", call=which)[0].to_dict()["call"] for which in ("last", "first", "all")}) == 1
+
+    @pytest.mark.parametrize("which", ["last", "first", "all"])
+    def test_what_a_trial_cannot_offer_its_calls_cannot(self, which):
+        held = {"reason": "flaky", "until": "2099-12-31"}
+        assert self.offers("passed", which, split="holdout") == [LeftOut(reason="holdout")]
+        assert self.offers("passed", which, quarantine=held) == [LeftOut(reason="quarantined as flaky: flaky")]
+        assert self.offers("error", which) == [LeftOut(reason="error: the app or a provider broke")]

@@ -118,6 +118,7 @@ class TestFiles:
             "plugin_version": importlib.metadata.version("pytest-touchstone"),
             "rows": "trl-prompt-completion",
             "trials": 3,
+            "offered": 3,
             "written": 2,
             "left_out": 1,
             "by_kind": {"fix": 1, "replay": 1},
@@ -151,6 +152,7 @@ class TestFiles:
                     "split": "train", "outcome": "error", "reason": "error: the app broke",
                 },
             ],
+            "formats": {},
             "run": {"commit": "abc", "n": [1, None]},
         }  # fmt: skip
         assert json.loads(json.dumps(made.to_dict())) == manifest_of(folder)

@@ -278,7 +278,7 @@ _CALL: tuple[str, ...] = (
 )  # fmt: skip
 # What of a record has a column of its own, and what is not stored: prompts and training examples may be large, and are elsewhere.
 _IN_COLUMNS = {"suite", "case_id", "content_hash", "number", "outcome", "output", "duration_s", "calls"}
-_LEFT_OUT = {"example", "example_reason", "input_fingerprint"}
+_LEFT_OUT = {"example", "example_reason", "earlier_examples", "input_fingerprint"}
 _FIELDS = {field.name for field in dataclasses.fields(TrialRecord)}
 
 
@@ -339,7 +339,7 @@ def _gate_word(values: Mapping[str, Any]) -> GateWord:
 def _trial_values(
     run_id: str, place: int, record: TrialRecord, redact: Callable[[str], str]
 ) -> tuple[dict[str, object], list[dict[str, object]]]:
-    plain = dataclasses.replace(record, example=None, calls=()).to_dict()
+    plain = dataclasses.replace(record, example=None, earlier_examples=(), calls=()).to_dict()
     calls = [_call_values(call) for call in record.calls]
     whole = "\n".join(_texts([plain, calls]))
     if redact(whole) != whole:  # one look at all of it, because there is next to never anything
@@ -368,6 +368,7 @@ def _record(values: Mapping[str, Any], calls: Sequence[Call]) -> TrialRecord:
         "number": values["trial_number"],
         "calls": (),
         "example": None,
+        "earlier_examples": (),
     }
     return dataclasses.replace(TrialRecord.from_dict(plain), calls=tuple(calls))
 

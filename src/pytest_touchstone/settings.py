@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "holdout"]
 RecordMode = Literal["none", "missing", "all", "rewrite", "off"]
 GateMode = Literal["strict", "regression"]
+ExportCall = Literal["last", "first", "all"]
 
 
 class ExitStatus(IntEnum):
@@ -42,6 +43,19 @@ NO_STORE = "off"
 BASELINE_SUFFIX = "touchstone"
 SPLITS: tuple[Split, ...] = get_args(Split)
 RECORD_MODES: tuple[RecordMode, ...] = get_args(RecordMode)
+EXPORT_CALLS: tuple[ExportCall, ...] = get_args(ExportCall)
+EXPORT_FORMATS = (
+    "trl",
+    "messages",
+    "preference",
+    "openai",
+    "openai-preference",
+    "llamafactory",
+    "llamafactory-preference",
+    "bedrock",
+    "bedrock-claude",
+    "datasets",
+)
 GATE_MODES: tuple[GateMode, ...] = get_args(GateMode)
 
 
@@ -86,7 +100,8 @@ class Settings:
     `record` is the recording mode, `record_ignore` the paths of JSON body fields that do not tell requests apart.
     `allow_hosts` are host names that replay mode may still reach.
     `export` is the folder that receives training data, None for no export; `replay` (0 to 1) is the part of the passing train cases that
-    it takes.
+    it takes. `export_formats` are the formats beside TRL's, which is always written; `export_call` says which of a trial's model calls
+    is trained on.
     `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
     processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
     nothing runs, and what a run would ask is printed.
@@ -107,6 +122,8 @@ class Settings:
     judge: JudgeSettings = JudgeSettings()
     export: Path | None = None
     replay: float = 1.0
+    export_formats: tuple[str, ...] = ()
+    export_call: ExportCall = "last"
     max_in_flight: int | None = None
     max_calls: int | None = None
     max_cost_usd: float | None = None

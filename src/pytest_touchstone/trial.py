@@ -529,7 +529,9 @@ class TrialRecord:
 
     `reason` says why the outcome is not `passed`. `duration_s` is the body's, in seconds. `example` is a training example
     that this trial offers, None with `example_reason` where it offers none. `input_fingerprint` is that of the case's input in a run
-    that exports, empty in others. `quarantine` is the reason why the case is reported but not gated, empty where it is gated.
+    that exports, empty in others. `earlier_examples` are what earlier calls of the trial offer where more than the last one is trained on:
+    mappings of `call` (from 1), `example` and `example_reason`. `quarantine` is the reason why the case is reported but not gated, empty
+    where it is gated.
     """
 
     nodeid: str
@@ -551,6 +553,7 @@ class TrialRecord:
     example_reason: str = ""
     input_fingerprint: str = ""
     quarantine: str = ""
+    earlier_examples: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         r"""Plain dicts, lists and scalars, safe to send to another process.
@@ -563,6 +566,7 @@ class TrialRecord:
         data["scores"] = [_flat(_shallow(score)) for score in self.scores]
         data["calls"] = [_call_to_dict(call) for call in self.calls]
         data["example"] = None if self.example is None else _to_json(self.example)
+        data["earlier_examples"] = [_to_json(each) for each in self.earlier_examples]
         return _flat(data)
 
     @classmethod
@@ -571,7 +575,9 @@ class TrialRecord:
         scores = tuple(Score(**score) for score in data["scores"])
         calls = tuple(_call_from_dict(call) for call in data["calls"])
         example = None if data["example"] is None else json.loads(data["example"])
-        fields: dict[str, Any] = {**data, "tags": tuple(data["tags"]), "scores": scores, "calls": calls, "example": example}
+        earlier = tuple(json.loads(each) for each in data["earlier_examples"])
+        plain = {"tags": tuple(data["tags"]), "scores": scores, "calls": calls, "example": example, "earlier_examples": earlier}
+        fields: dict[str, Any] = {**data, **plain}
         return cls(**fields)
 
 

@@ -18,10 +18,10 @@ TargetSource = Literal["expected", "reference", "output", "wire"]
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
 KINDS: Final = frozenset({"fix", "replay"})
-_CONVERSATION: Final = ("prompt", "completion", "tools")
+_CONVERSATION: Final = ("prompt", "completion", "tools", "rejected")
 _TUPLES: Final = (*_CONVERSATION, "tags", "checks")
 # What a hook may not change: an example that could pass for another case's would walk past the holdout guard.
-_IDENTITY: Final = ("case_id", "suite", "source", "content_hash", "input_fingerprint", "kind", "trial")
+_IDENTITY: Final = ("case_id", "suite", "source", "content_hash", "input_fingerprint", "kind", "trial", "call")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +29,18 @@ class Example:
     """One exported training record.
 
     `prompt` are the chat messages as they were really sent, `completion` is the one assistant message to learn, `tools` are the
-    tool definitions that went with the prompt; all in OpenAI chat shape, plain JSON. `kind` is `fix` (a failed case with a
+    tool definitions that went with the prompt; all in OpenAI chat shape, plain JSON. `rejected` is the one assistant message that failed
+    where the completion is right, empty where nothing failed or left a text. `kind` is `fix` (a failed case with a
     verified target) or `replay` (a case that passed). `target_source` says where the completion comes from: the case's `expected`
     or `reference`, the answer on the `wire`, or the app's `output` where no call was seen. `checks` names the deterministic
-    scorers that the target passed. `input_fingerprint` is that of the case's input (see `leak`); `trial` counts from 1.
+    scorers that the target passed. `input_fingerprint` is that of the case's input (see `leak`); `trial` counts from 1. `call` counts
+    the answered calls of the trial from 1, None where the prompt is the case's input.
     """
 
     prompt: tuple[Mapping[str, Any], ...]
     completion: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    rejected: tuple[Mapping[str, Any], ...] = ()
     case_id: str
     content_hash: str
     input_fingerprint: str
@@ -46,6 +49,7 @@ class Example:
     kind: Kind
     tags: tuple[str, ...] = ()
     trial: int = 1
+    call: int | None = None
     target_source: TargetSource
     checks: tuple[str, ...] = ()
 
@@ -98,7 +102,10 @@ def validate_example(example: object, *, offered: Example | None = None) -> Exam
         raise ExportError(msg)
     changed = [name for name in _IDENTITY if offered is not None and getattr(example, name) != getattr(offered, name)]
     if offered is not None and changed:
-        msg = f"case {offered.case_id!r}: pytest_llm_example changed {', '.join(changed)}; change prompt, completion, tools or tags only"
+        msg = (
+            f"case {offered.case_id!r}: pytest_llm_example changed {', '.join(changed)}; "
+            "change prompt, completion, tools, rejected or tags only"
+        )
         raise ExportError(msg)
     problem = problem_of(example)
     if problem is not None:
@@ -114,6 +121,7 @@ def problem_of(example: Example) -> str | None:
         or _json_problem({name: getattr(example, name) for name in _CONVERSATION})
         or _messages_problem("prompt", example.prompt)
         or _messages_problem("completion", example.completion)
+        or _messages_problem("rejected", example.rejected)
         or _turns_problem(example)
     )
 
@@ -153,6 +161,8 @@ def _field_problem(example: Example) -> str | None:
         return f"kind is {example.kind!r}; use 'fix' or 'replay'"
     if type(example.trial) is not int or example.trial < 1:
         return f"trial is {example.trial!r}; count from 1"
+    if example.call is not None and (type(example.call) is not int or example.call < 1):
+        return f"call is {example.call!r}; count from 1"
     if not all(isinstance(text, str) for text in (*example.tags, *example.checks)):  # pyright: ignore[reportUnnecessaryIsInstance] - a hook's
         return "tags and checks must be texts"
     return None
@@ -203,8 +213,14 @@ def _turns_problem(example: Example) -> str | None:
         return "the prompt is empty"
     if example.prompt[-1]["role"] == "assistant":
         return "the prompt ends with an assistant message, so the completion would not be an answer"
+    return _answers_problem(example)
+
+
+def _answers_problem(example: Example) -> str | None:
     if len(example.completion) != 1 or example.completion[0]["role"] != "assistant":
         return "the completion must be exactly one assistant message"
+    if len(example.rejected) > 1 or any(message["role"] != "assistant" for message in example.rejected):
+        return "rejected must be one assistant message, or none"
     answer = example.completion[0]
     if not answer.get("tool_calls") and not text_of(answer.get("content")).strip():
         return "the completion is empty"

@@ -43,9 +43,9 @@ def input_fingerprint(value: object) -> str:
 def leaks(example: Example, holdout_fingerprints: Collection[str]) -> str | None:
     """Why the example may not be written beside these holdout inputs, None where it may.
 
-    Compared are the case's input, the conversation, every message (the completion and tool-call arguments too), and the pieces of
-    at least 20 characters that a template may have put around an input: lines, paragraphs, what stands between tags, after a
-    label or in quotes, and the texts of a JSON message. The reason never quotes the text.
+    Compared are the case's input, the conversation, every message (the completion, the rejected answer and tool-call arguments too), and
+    the pieces of at least 20 characters that a template may have put around an input: lines, paragraphs, what stands between tags,
+    after a label or in quotes, and the texts of a JSON message. The reason never quotes the text.
     """
     if not holdout_fingerprints:
         return None
@@ -53,7 +53,7 @@ def leaks(example: Example, holdout_fingerprints: Collection[str]) -> str | None
         return "leak: the input of the case is a holdout input"
     if input_fingerprint(example.prompt) in holdout_fingerprints:
         return "leak: the prompt is a holdout input"
-    for where, messages in (("prompt", example.prompt), ("completion", example.completion)):
+    for where, messages in (("prompt", example.prompt), ("completion", example.completion), ("rejected", example.rejected)):
         for index, message in enumerate(messages):
             if any(input_fingerprint(text) in holdout_fingerprints for text in _texts(message)):
                 return f"leak: {where}[{index}] ({message['role']}) holds a holdout input"

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pytest_touchstone.export.example import TargetSource
+    from pytest_touchstone.export.example import Kind, TargetSource
+    from pytest_touchstone.settings import ExportCall
     from pytest_touchstone.trial import Call, Outcome, Scorer
 
 MAX_REASON: Final = 300
+_ONLY_THE_LAST: Final = "the trial failed, and only its last answer has a target"
 _NO_OFFER: Final = {
     "error": "error: the app or a provider broke",
     "unscored": "unscored: a judge gave no usable verdict, so it is not known whether the case failed",
@@ -28,8 +30,36 @@ _NO_OFFER: Final = {
 }
 
 
+def offers_of(trial: Trial, outcome: Outcome, *, suite: str, call: ExportCall = "last") -> tuple[Example | LeftOut, ...]:
+    """What a finished trial offers for training: one example or reason, and with `call="all"` one for each of its answered calls.
+
+    `last` takes the last answered call and `first` the first. A target is what the app should have answered in the end, so only the last
+    call has one: with `first`, a failed trial of several calls offers nothing, and with `all` its earlier calls do not. A trial that
+    passed vouches for all its calls, as what led to an answer that is good.
+    """
+    last = example_of(trial, outcome, suite=suite)
+    answered = answered_calls(trial)
+    if call == "last" or len(answered) < 2 or trial.split == "holdout" or outcome not in {"passed", "failed"} or trial.case.quarantine:
+        return (last,)
+    earlier = answered[:1] if call == "first" else answered[:-1]
+    if outcome == "failed":
+        offers: list[Example | LeftOut] = [LeftOut(reason=f"earlier call: {_ONLY_THE_LAST}") for _ in earlier]
+    else:
+        replayed = [(number, each, _replayed(trial, each)) for number, each in enumerate(earlier, 1)]
+        offers = [
+            completion if isinstance(completion, LeftOut) else _example(trial, each, completion, suite=suite, number=number)
+            for number, each, completion in replayed
+        ]
+    return tuple(offers) if call == "first" else (*offers, last)
+
+
+def answered_calls(trial: Trial) -> list[Call]:
+    """The chat calls of a trial that were answered, in their order; a place in this list, from 1, is an example's `call`."""
+    return [call for call in trial.calls if call.messages and call.answer is not None and call.error is None and (call.status or 200) < 400]
+
+
 def example_of(trial: Trial, outcome: Outcome, *, suite: str) -> Example | LeftOut:
-    """The training example that a finished trial offers, or why it offers none.
+    """The training example that a finished trial offers, of its last call, or why it offers none.
 
     A failed trial offers a `fix`: its target is the case's `expected` (text as it is, anything else as JSON on one line, laid out
     as the model's own JSON answer was), else `reference`, the first of them that passes every deterministic scorer that the
@@ -46,13 +76,12 @@ def example_of(trial: Trial, outcome: Outcome, *, suite: str) -> Example | LeftO
         return LeftOut(reason=_NO_OFFER[outcome])
     if trial.case.quarantine is not None:
         return LeftOut(reason=_brief(f"quarantined as flaky: {trial.case.quarantine.reason}"))
-    chat_calls = [call for call in trial.calls if call.messages]
-    answered = [call for call in chat_calls if call.answer is not None and call.error is None and (call.status or 200) < 400]
-    if chat_calls and not answered:
+    answered = answered_calls(trial)
+    if not answered and any(call.messages for call in trial.calls):
         return LeftOut(reason="no answered call: the app called a model, but no call was answered")
     call = answered[-1] if answered else None
     completion = _replayed(trial, call) if outcome == "passed" else _fixed(trial, call)
-    return completion if isinstance(completion, LeftOut) else _example(trial, call, completion, suite=suite)
+    return completion if isinstance(completion, LeftOut) else _example(trial, call, completion, suite=suite, number=len(answered) or None)
 
 
 class _Completion:
@@ -64,22 +93,25 @@ class _Completion:
         self.checks = tuple(checks)
 
 
-def _example(trial: Trial, call: Call | None, completion: _Completion, *, suite: str) -> Example | LeftOut:
+def _example(trial: Trial, call: Call | None, completion: _Completion, *, suite: str, number: int | None) -> Example | LeftOut:
     case = trial.case
+    kind: Kind = "fix" if completion.source in {"expected", "reference"} else "replay"
     prompt = _input_messages(case.input) if call is None else call.messages
     try:
         example = Example(
             prompt=tuple(plain(list(prompt))),
             completion=(plain(completion.message),),
             tools=() if call is None else tuple(plain(list(call.tools))),
+            rejected=_failed_answer(trial, call) if kind == "fix" else (),
             case_id=case.id,
             content_hash=case.content_hash,
             input_fingerprint=input_fingerprint(case.input),
             suite=suite,
             source=case.source,
-            kind="fix" if completion.source in {"expected", "reference"} else "replay",
+            kind=kind,
             tags=case.tags,
             trial=trial.number,
+            call=number,
             target_source=completion.source,
             checks=completion.checks,
         )
@@ -93,6 +125,12 @@ def _input_messages(value: JsonValue) -> list[Mapping[str, Any]]:
     if isinstance(value, list):
         return cast("list[Mapping[str, Any]]", value)
     return [{"role": "user", "content": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}]
+
+
+def _failed_answer(trial: Trial, call: Call | None) -> tuple[dict[str, Any], ...]:
+    """What the model answered, as a message, else the output; none where neither is a text, as that of a call of tools."""
+    answer = _json_text(trial.output, _json_style("")) if call is None else text_of((call.answer or {}).get("content"))
+    return ({"role": "assistant", "content": answer},) if answer and answer.strip() else ()
 
 
 def _replayed(trial: Trial, call: Call | None) -> _Completion | LeftOut:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pytest_touchstone.cases import stable_number
 from pytest_touchstone.errors import ExportError
 from pytest_touchstone.export.example import Example, LeftOut, plain, validate_example
-from pytest_touchstone.export.formats import TRL_FORMAT, encode_trl, trl_row
+from pytest_touchstone.export.format import TRAIN_FILE
+from pytest_touchstone.export.formats.trl import TRL_FORMAT, encode_trl, trl_row
+from pytest_touchstone.export.formatted import check_needs, check_places, claim, make, write_files
 from pytest_touchstone.export.leak import leaks
 from pytest_touchstone.export.ledger import LEDGER_FILE, Ledger, Taught
 from pytest_touchstone.files import replace_file
@@ -24,23 +26,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_touchstone.export.formats import Encoded, Row
+    from pytest_touchstone.export.format import Row
+    from pytest_touchstone.export.formats.trl import Encoded
+    from pytest_touchstone.export.formatted import Made
     from pytest_touchstone.settings import Split
     from pytest_touchstone.trial import Outcome, TrialRecord
 
-TRAIN_FILE: Final = "train.jsonl"
 MANIFEST_FILE: Final = "manifest.json"
 MANIFEST_FORMAT: Final = "pytest-touchstone export 1"
 _FAMILY: Final = "pytest-touchstone export "
 
+_TEXTS: Final = ("prompt", "completion", "tools", "rejected")
 _LEAKED: Final = "leak: the input of the case is a holdout input"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What one trial brings to the export: an example, or the reason why there is none.
+    """What one trial, or one call of it, brings to the export: an example, or the reason why there is none.
 
-    `input_fingerprint` is that of the case's input (`leak.input_fingerprint`), empty where it is not known. `trial` counts from 1.
+    `input_fingerprint` is that of the case's input (`leak.input_fingerprint`), empty where it is not known. `trial` counts from 1, and so
+    does `call`, None where the offer is the trial's own.
     """
 
     nodeid: str
@@ -50,9 +55,24 @@ class Offer:
     split: Split
     outcome: Outcome
     trial: int = 1
+    call: int | None = None
     input_fingerprint: str = ""
     example: Example | None = None
     reason: str = ""
+
+    @classmethod
+    def all_of(cls, record: TrialRecord) -> list[Offer]:
+        """The offers of a trial's record: those of its earlier calls, where these are trained on too, and its own.
+
+        Raises:
+            ExportError: an example of the record is none.
+        """
+        own = cls.of(record)
+        earlier: list[Offer] = []
+        for each in record.earlier_examples:
+            example = None if each["example"] is None else Example.from_dict(each["example"])
+            earlier.append(dataclasses.replace(own, call=each["call"], example=example, reason=each["example_reason"]))
+        return [*earlier, dataclasses.replace(own, call=own.call or len(earlier) + 1)] if earlier else [own]
 
     @classmethod
     def of(cls, record: TrialRecord) -> Offer:
@@ -70,6 +90,7 @@ class Offer:
             split=record.split,
             outcome=record.outcome,
             trial=record.number,
+            call=None if example is None else example.call,
             input_fingerprint=record.input_fingerprint or ("" if example is None else example.input_fingerprint),
             example=example,
             reason=record.example_reason,
@@ -80,17 +101,21 @@ class Offer:
 class Manifest:
     """What an export holds, where it comes from, and why everything else is missing from it.
 
-    `trials` = `written` + `left_out`. The `by_` counts are of written examples, `left_out_by_reason` of trials. `train_file` is None, and
+    `offered` = `written` + `left_out`: an example or a reason for each of the `trials`, and for each call of theirs where all are trained
+    on. The `by_` counts are of written examples, `left_out_by_reason` of offers. `train_file` is None, and
     so are its hash and size (bytes), where no example was written. `examples` are in the order of the file's lines; each `sha256` is
-    that of the line without its newline. `tool_calls` counts the examples that hold any, and `anchored` are columns: `formats` says
+    that of the line without its newline. `tool_calls` counts the examples that hold any, and `anchored` are columns: `formats.trl` says
     what to know about both. `holdout_inputs` counts the inputs that the guard compared with, and `holdout_taught` are the entries of the
-    ledger that are holdout by now: what is trained on the earlier export has seen them. `run` is what the caller said about the run.
+    ledger that are holdout by now: what is trained on the earlier export has seen them. `formats` says of every further format what it
+    holds of the written examples and why the others are missing from it: `examples` = `written` + `left_out`. `run` is what the caller
+    said about the run.
     """
 
     format: str = MANIFEST_FORMAT
     plugin_version: str
     rows: str = TRL_FORMAT
     trials: int
+    offered: int
     written: int
     left_out: int
     by_kind: Mapping[str, int]
@@ -108,6 +133,7 @@ class Manifest:
     holdout_taught: tuple[Mapping[str, Any], ...]
     examples: tuple[Mapping[str, Any], ...]
     not_exported: tuple[Mapping[str, Any], ...]
+    formats: Mapping[str, Mapping[str, Any]]
     run: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,24 +161,28 @@ def write_export(
     holdout: Collection[str],
     run: Mapping[str, Any],
     replay: float = 1.0,
+    formats: Sequence[str] = (),
     redact: Callable[[str], str] | None = None,
 ) -> Manifest:
     """Write `train.jsonl`, `manifest.json` and `ledger.jsonl` into `folder`; each offer is in the first or, as a reason, in the second.
 
     `holdout` are the input fingerprints of all holdout cases, selected for this run or not; those of `offers` are added.
     `replay` (0 to 1) is the part of the cases with replays that gives them, chosen by a stable hash of suite and id, so that a larger part
-    holds every smaller one. `run` says what the run was (JSON). `redact` is applied to every text that is written.
+    holds every smaller one. `formats` (names of `settings.EXPORT_FORMATS`) are written beside, each in a folder of its name, from the
+    examples that are in `train.jsonl` and from nothing else. `run` says what the run was (JSON). `redact` is applied to every text that
+    is written.
     The same arguments give the same bytes, in whatever order the offers come. A case that failed in any trial gives its fixes only, not
     its replays beside them.
     Without a single example there is no `train.jsonl`, as `datasets` cannot load an empty file; one of an earlier export is removed.
     The ledger keeps what earlier exports into this folder held, and gains what this one holds.
-    The files of anybody else in the folder stay as they are.
+    What an earlier export wrote and this one does not have is removed; the files of anybody else in the folder stay as they are.
 
     Raises:
-        ExportError: the folder or its ledger cannot be used, or an example or `run` is not fit to be written; nothing was written.
+        ExportError: the folder or its ledger cannot be used, a format needs a library that is missing, or an example or `run` is not fit to
+            be written; nothing was written.
         OSError: the disk failed; each file is either the old or the new one.
     """
-    earlier = check_folder(folder)
+    earlier = check_folder(folder, formats)
     clean = redact or _unchanged
     guarded = _guarded(offers, holdout)
     kept, left = _judged(offers, guarded, clean, replay)
@@ -163,9 +193,11 @@ def write_export(
     lines = cast("Encoded", encoded).lines
     data = b"".join(line + b"\n" for line in lines)
     digest = hashlib.sha256(data).hexdigest()
+    made = [make(name, [candidate.example for candidate in kept]) for name in _further(formats)]
     manifest = Manifest(
         plugin_version=importlib.metadata.version("pytest-touchstone"),
-        trials=len(offers),
+        trials=_trials(offers),
+        offered=len(offers),
         written=len(kept),
         left_out=len(left),
         **_counts([candidate.example for candidate in kept], clean),
@@ -182,19 +214,22 @@ def write_export(
         ),
         examples=tuple(_exported(candidate, line, clean) for candidate, line in zip(kept, lines, strict=True)),
         not_exported=tuple(_missing(offer, reason, clean) for offer, reason in sorted(left, key=_left_order)),
+        formats={each.name: _format_report(each, kept, clean) for each in made},
         run=_run_info(run, clean),
     )
-    assert manifest.trials == manifest.written + manifest.left_out, "every trial is accounted for"
-    _write(folder, data, manifest, earlier.with_(_entry(candidate, digest, clean) for candidate in kept))
+    assert manifest.offered == manifest.written + manifest.left_out, "every trial is accounted for"
+    _write(folder, data, manifest, earlier.with_(_entry(candidate, digest, clean) for candidate in kept), made)
     return manifest
 
 
-def check_folder(folder: Path) -> Ledger:
+def check_folder(folder: Path, formats: Sequence[str] = ()) -> Ledger:
     """The ledger of a folder that an export can use; refuses any other; cheap, so it can be asked before a run is paid for.
 
     Raises:
-        ExportError: it is no folder, or what an export would replace there is no plain file or not an export's, or its ledger is broken.
+        ExportError: it is no folder, or what an export would replace there is no plain file or not an export's, or its ledger is broken;
+            or a format needs a library that is not installed.
     """
+    check_needs(_further(formats))
     if os.path.lexists(folder) and not folder.is_dir():
         msg = f"{folder}: is not a folder; give --llm-export a folder, which may be new"
         raise ExportError(msg)
@@ -207,6 +242,7 @@ def check_folder(folder: Path) -> Ledger:
     if paths and not _is_ours(folder / MANIFEST_FILE):
         msg = f"{paths[0]}: was not written by an export (no manifest of one is there); move it away or choose another folder"
         raise ExportError(msg)
+    check_places(folder, _further(formats), folder / MANIFEST_FILE)
     return Ledger.read(ledger)
 
 
@@ -220,6 +256,20 @@ class _Candidate:
 
 def _unchanged(text: str) -> str:
     return text
+
+
+def _trials(offers: Iterable[Offer]) -> int:
+    """How many trials brought these offers: those of calls are of one trial where they have its name."""
+    whole, parts = 0, set[tuple[str, int]]()
+    for offer in offers:
+        whole += offer.call is None
+        parts |= {(offer.nodeid, offer.trial)} if offer.call is not None else set()
+    return whole + len(parts)
+
+
+def _further(formats: Iterable[str]) -> list[str]:
+    """The formats that have a folder of their own, each once, in an order that does not depend on how they were named."""
+    return sorted(set(formats) - {"trl"})
 
 
 def _guarded(offers: Iterable[Offer], holdout: Collection[str]) -> frozenset[str]:
@@ -299,18 +349,21 @@ def _without_repeats(candidates: Sequence[_Candidate], left: list[tuple[Offer, s
     return list(kept.values())
 
 
-def _order(candidate: _Candidate) -> tuple[str, str, int, str, str]:
-    offer = candidate.offer
-    return offer.suite, offer.case_id, offer.trial, offer.nodeid, candidate.text
+def _order(candidate: _Candidate) -> tuple[str, str, int, str, int, str]:
+    return *_offer_order(candidate.offer), candidate.text
 
 
-def _left_order(entry: tuple[Offer, str]) -> tuple[str, str, int, str, str]:
+def _left_order(entry: tuple[Offer, str]) -> tuple[str, str, int, str, int, str]:
     offer, reason = entry
-    return offer.suite, offer.case_id, offer.trial, offer.nodeid, reason
+    return *_offer_order(offer), reason
+
+
+def _offer_order(offer: Offer) -> tuple[str, str, int, str, int]:
+    return offer.suite, offer.case_id, offer.trial, offer.nodeid, offer.call or 0
 
 
 def _cleaned(example: Example, clean: Callable[[str], str]) -> Example:
-    conversation: dict[str, Any] = {name: tuple(_map_texts(getattr(example, name), clean)) for name in ("prompt", "completion", "tools")}
+    conversation: dict[str, Any] = {name: tuple(_map_texts(getattr(example, name), clean)) for name in _TEXTS}
     return validate_example(dataclasses.replace(example, **conversation))
 
 
@@ -360,6 +413,18 @@ def _exported(candidate: _Candidate, line: bytes, clean: Callable[[str], str]) -
     }
 
 
+def _format_report(made: Made, kept: Sequence[_Candidate], clean: Callable[[str], str]) -> dict[str, Any]:
+    return {
+        "files": made.listed(),
+        "examples": len(kept),
+        "written": made.written,
+        "left_out": len(made.left),
+        "left_out_by_reason": _count(clean(LeftOut(reason=reason).category) for _, reason in made.left),
+        "anchored": list(made.anchored),
+        "not_written": [{**_place(kept[index].offer, clean), "reason": clean(reason)} for index, reason in made.left],
+    }
+
+
 def _missing(offer: Offer, reason: str, clean: Callable[[str], str]) -> dict[str, Any]:
     return {**_place(offer, clean), "split": offer.split, "outcome": offer.outcome, "reason": clean(reason)}
 
@@ -370,6 +435,7 @@ def _place(offer: Offer, clean: Callable[[str], str]) -> dict[str, Any]:
         "case_id": clean(offer.case_id),
         "nodeid": clean(offer.nodeid),
         "trial": offer.trial,
+        **({} if offer.call is None else {"call": offer.call}),
         "content_hash": offer.content_hash,
     }
 
@@ -390,13 +456,15 @@ def _is_ours(manifest: Path) -> bool:
     return isinstance(found, dict) and str(cast("dict[str, object]", found).get("format")).startswith(_FAMILY)
 
 
-def _write(folder: Path, data: bytes, manifest: Manifest, ledger: Ledger) -> None:
+def _write(folder: Path, data: bytes, manifest: Manifest, ledger: Ledger, made: Sequence[Made]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if data:
         replace_file(folder / LEDGER_FILE, ledger.encode())  # first: whatever is taught must be known, also after a crash
+        claim(folder / MANIFEST_FILE, made, empty={"format": MANIFEST_FORMAT})
         replace_file(folder / TRAIN_FILE, data)
     else:
         (folder / TRAIN_FILE).unlink(missing_ok=True)
+    write_files(folder, folder / MANIFEST_FILE, made)
     text = json.dumps(manifest.to_dict(), ensure_ascii=False, indent=2) + "\n"
     # A lone surrogate in a case's reason becomes its JSON escape.
     replace_file(folder / MANIFEST_FILE, text.encode("utf-8", "backslashreplace"))

@@ -63,9 +63,10 @@ def pytest_llm_request(request: dict[str, Any]) -> None:
 def pytest_llm_example(example: dict[str, Any], trial: Trial) -> bool | None:
     """Change or drop a training example before it is exported.
 
-    Called with `--llm-export`, in the process that ran the trial, once for every trial that offers an example; never for
-    a holdout case. Change `example` in place: `prompt` and `completion` are lists of chat messages, `tools` a list of
-    tool definitions. Return False to drop it; the manifest then says so. Every implementation is called.
+    Called with `--llm-export`, in the process that ran the trial, once for every example that a trial offers (one, or with
+    `--llm-export-call all` one for each call); never for a holdout case. Change `example` in place: `prompt` and `completion` are
+    lists of chat messages, `tools` a list of tool definitions, `rejected` a list with the answer that failed, empty where none did.
+    Return False to drop it; the manifest then says so. Every implementation is called.
     An example that is no longer valid afterwards stops the export with an error that names the case.
 
     Example::

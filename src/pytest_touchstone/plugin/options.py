@@ -22,6 +22,7 @@ ALL = "all"
 
 def add_options(parser: pytest.Parser) -> None:
     """Declare every `--llm-*` option and `llm_*` ini key; help texts give effect, default and an example."""
+    from pytest_touchstone.plugin.export_options import add_export_options
     from pytest_touchstone.plugin.gate_options import add_gate_options
 
     group = parser.getgroup("llm", "LLM evaluation (pytest-touchstone)")
@@ -102,6 +103,7 @@ def add_options(parser: pytest.Parser) -> None:
         help="How much of the passing train cases --llm-export writes beside the failing ones, from 0 to 1. A model that sees only what it "
         "got wrong forgets what it got right. Default: 1.0, all of them. Example: --llm-replay 0.5",
     )
+    add_export_options(parser, group)
     group.addoption(
         "--llm-max-in-flight",
         type=positive,
@@ -179,6 +181,7 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: an ini value cannot be used, or an option not without another.
     """
+    from pytest_touchstone.plugin.export_options import export_call, export_formats
     from pytest_touchstone.plugin.gate_options import read_gate
 
     option = config.option
@@ -203,6 +206,8 @@ def read_settings(config: pytest.Config) -> Settings:
         ),
         export=None if export is None else Path(config.invocation_params.dir, export),
         replay=1.0 if option.llm_replay is None else option.llm_replay,
+        export_formats=export_formats(config),
+        export_call=export_call(config),
         max_in_flight=option.llm_max_in_flight or optional(config, "llm_max_in_flight_per_host", positive, "8"),
         max_calls=option.llm_max_calls or optional(config, "llm_max_calls", positive, "500"),
         max_cost_usd=option.llm_max_cost or optional(config, "llm_max_cost", _dollars, "2.50"),

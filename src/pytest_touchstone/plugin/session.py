@@ -62,7 +62,7 @@ def register(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     _check_gate(config, settings)
     if settings.export is not None and not is_worker:
-        _check_export_folder(settings.export)
+        _check_export_folder(settings)
     if settings.plan:
         config.pluginmanager.register(GoldenCollector(settings), "touchstone-collect")
         config.pluginmanager.register(Planner(config, settings, journal_dir=config.rootpath / FOLDER / "journals"), PLAN)
@@ -390,18 +390,16 @@ class RunSession:
         from pytest_touchstone.export.write import Dataset, Offer, write_export
 
         assert self.settings.export is not None
-        raised = [
-            f"case {record.case_id!r}: {record.example_reason}"
-            for record in self.in_order()
-            if record.example_reason.startswith(HOOK_RAISED)
-        ]
+        offers = [offer for record in self.in_order() for offer in Offer.all_of(record)]
+        raised = [f"case {offer.case_id!r}: {offer.reason}" for offer in offers if offer.reason.startswith(HOOK_RAISED)]
         if raised:
             raise ExportError("\n".join(raised))
         manifest = write_export(
             self.settings.export,
-            offers=[Offer.of(record) for record in self.in_order()],
+            offers=offers,
             holdout=self.holdout,
             replay=self.settings.replay,
+            formats=self.settings.export_formats,
             run={"record": self.settings.record, "judge": self.settings.judge.model},
             redact=self.recorder.redact,
         )
@@ -465,11 +463,12 @@ def _check_gate(config: pytest.Config, settings: Settings) -> None:
         raise pytest.UsageError(msg)
 
 
-def _check_export_folder(folder: Path) -> None:
+def _check_export_folder(settings: Settings) -> None:
     from pytest_touchstone.export.write import check_folder
 
+    assert settings.export is not None
     try:
-        check_folder(folder)
+        check_folder(settings.export, settings.export_formats)
     except ExportError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -478,7 +477,11 @@ def _export_lines(manifest: Manifest, folder: Path) -> Iterator[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in manifest.by_kind.items())
     yield f"{_counted(manifest.written, 'example')} written to {folder}" + (f" ({kinds})" if kinds else "")
     reasons = ", ".join(f"{count} {visible(reason)}" for reason, count in manifest.left_out_by_reason.items())
-    yield f"{_counted(manifest.left_out, 'trial')} left out" + (f" ({reasons})" if reasons else "")
+    noun = "trial" if manifest.offered == manifest.trials else "call"
+    yield f"{_counted(manifest.left_out, noun)} left out" + (f" ({reasons})" if reasons else "")
+    for name, report in manifest.formats.items():
+        missing = ", ".join(f"{count} {visible(reason)}" for reason, count in report["left_out_by_reason"].items())
+        yield f"{name}: {_counted(report['written'], 'example')} of {report['examples']:,}" + (f" ({missing})" if missing else "")
 
 
 def _taught_line(manifest: Manifest) -> str:

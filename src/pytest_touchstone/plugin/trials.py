@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pytest_touchstone.cases import Case
+    from pytest_touchstone.export.example import Example, LeftOut
     from pytest_touchstone.recording.recorder import Recorder
     from pytest_touchstone.settings import Settings
     from pytest_touchstone.trial import Call, Outcome, Scorer
 
 MAX_OUTPUT = 100_000
 HOOK_RAISED = "a pytest_llm_example hook raised"
-CONVERSATION = ("prompt", "completion", "tools")
+CONVERSATION = ("prompt", "completion", "tools", "rejected")
 
 
 @dataclass(kw_only=True)
@@ -308,22 +309,30 @@ class TrialRunner:
         return self._with_example(record, trial) if self.settings.export is not None else record
 
     def _with_example(self, record: TrialRecord, trial: Trial) -> TrialRecord:
-        from pytest_touchstone.export.example import LeftOut
-        from pytest_touchstone.export.select import example_of
+        from pytest_touchstone.export.select import offers_of
 
-        offer = example_of(trial, record.outcome, suite=record.suite)
+        *earlier, last = offers_of(trial, record.outcome, suite=record.suite, call=self.settings.export_call)
+        return dataclasses.replace(
+            record,
+            **self._offered(last, trial),
+            earlier_examples=tuple({"call": number, **self._offered(offer, trial)} for number, offer in enumerate(earlier, 1)),
+        )
+
+    def _offered(self, offer: Example | LeftOut, trial: Trial) -> dict[str, Any]:
+        from pytest_touchstone.export.example import LeftOut
+
         if isinstance(offer, LeftOut):
-            return dataclasses.replace(record, example_reason=offer.reason)
+            return {"example": None, "example_reason": offer.reason}
         offered = offer.to_dict()
         example: dict[str, Any] = {name: offered[name] for name in CONVERSATION}
         try:
             kept = self.config.hook.pytest_llm_example(example=example, trial=trial)
         except Exception as error:  # noqa: BLE001 - a hook's mistake stops the export, which names it, not the session
-            return dataclasses.replace(record, example_reason=f"{HOOK_RAISED} {type(error).__name__}: {error}")
+            return {"example": None, "example_reason": f"{HOOK_RAISED} {type(error).__name__}: {error}"}
         if any(answer is False for answer in kept):
-            return dataclasses.replace(record, example_reason="dropped by a pytest_llm_example hook")
+            return {"example": None, "example_reason": "dropped by a pytest_llm_example hook"}
         # The hook gets the conversation only, so that it cannot turn one case's example into another's.
-        return dataclasses.replace(record, example={**offered, **{name: example.get(name) for name in CONVERSATION}})
+        return {"example": {**offered, **{name: example.get(name) for name in CONVERSATION}}, "example_reason": ""}
 
     def _attach(self, report: pytest.TestReport, trial: Trial, record: TrialRecord, error: BaseException | None) -> None:
         data: dict[str, Any] = {"record": record.to_dict()}

@@ -11,9 +11,9 @@ from export_samples import WEATHER, assistant, example, tool_call, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_touchstone.export import formats
 from pytest_touchstone.export.example import LeftOut, problem_of
-from pytest_touchstone.export.formats import Encoded, encode_trl, trl_row
+from pytest_touchstone.export.formats import trl
+from pytest_touchstone.export.formats.trl import Encoded, encode_trl, trl_row
 
 CALLED = assistant(None, tool_calls=[tool_call('{"city":  "Oslo", "big": 12345678901234567890, "exact": 0.1234567890123456789}')])
 RESULT = {"role": "tool", "tool_call_id": "call_1", "content": '{"degrees": 4.0}'}
@@ -224,7 +224,7 @@ class TestDatasets:
         pyarrow = pytest.importorskip("pyarrow")
         table = arrow_json.read_json(pyarrow.BufferReader(json.dumps({"text": text}).encode()))
         if not pyarrow.types.is_string(table.schema.field("text").type):
-            assert formats._DATE.fullmatch(text)
+            assert trl.DATE.fullmatch(text)
 
     @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
