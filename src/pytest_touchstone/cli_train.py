@@ -156,7 +156,9 @@ def _headline(plan: Plan) -> str:
 
 
 def _show(plan: Plan, backend: Backend) -> None:
+    from pytest_touchstone.train.job import OWN_FORMAT
+
     print(visible(_headline(plan)))
     print(visible(plan.job.to_yaml().decode()), end="")
     for line in backend.command(plan):
-        print(visible(f"$ {line}"))
+        print(visible(line if plan.job.backend in OWN_FORMAT else f"$ {line}"))

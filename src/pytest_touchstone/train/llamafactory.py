@@ -43,7 +43,7 @@ class LlamaFactoryBackend(LocalBackend):
     def command(self, plan: Plan) -> list[str]:
         """As `Backend.command`: the file, then the command."""
         told = [f"# {plan.output / YAML_FILE}", *_yaml(plan).decode().splitlines()]
-        return [*told, shlex.join([str(_cli(plan)), "train", str(plan.output / YAML_FILE)])]
+        return [*told, f"$ {shlex.join([str(_cli(plan)), 'train', str(plan.output / YAML_FILE)])}"]
 
     def train(self, plan: Plan, watch: Watch) -> dict[str, Any]:
         """As `Backend.train`."""
