@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import signal
 import sys
@@ -13,6 +12,7 @@ from pytest_touchstone.errors import TrainingError
 from pytest_touchstone.text import visible
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from pytest_touchstone.train.job import Override
@@ -40,9 +40,7 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         "--python", default=sys.executable, metavar="PATH", help="The Python that has the training libraries. Default: this one."
     )
     train.add_argument("--resume", action="store_true", help="Go on with the run in OUT from its last checkpoint.")
-    train.add_argument(
-        "--dry-run", action="store_true", help="Check everything and show the job and the command; train nothing, write nothing."
-    )
+    train.add_argument("--dry-run", action="store_true", help="Check everything, show job and command; train nothing, write nothing.")
     train.add_argument("--download", action="store_true", help="Let a base model that is not on this machine be downloaded.")
     train.add_argument("--allow-changed-data", action="store_true", help="Train on an export that was edited by hand.")
     train.add_argument("--force", action="store_true", help="Start although the checks object.")
@@ -50,8 +48,8 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     serve = commands.add_parser(
         "serve",
         help="Serve a trained model as OpenAI does.",
-        description="Put what touchstone train made behind an OpenAI-compatible endpoint, until Ctrl-C: by vLLM where there is a GPU and vLLM"
-        " is installed, else by transformers serve. For a model that its provider keeps, print its name.",
+        description="Put what touchstone train made behind an OpenAI-compatible endpoint, until Ctrl-C: by vLLM where there is a GPU and"
+        " vLLM is installed, else by transformers serve. For a model that its provider keeps, print its name.",
     )
     serve.add_argument("output", type=Path, metavar="OUT", help="The folder of a finished run.")
     serve.add_argument("--host", default="127.0.0.1", help="Where to listen. Default: 127.0.0.1, for this machine alone.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 GIB: Final = 1 << 30
 _TRL: Final = ("torch", "transformers", "datasets", "peft", "trl")
 _NEEDED: Final = {"trl": _TRL, "unsloth": (*_TRL, "bitsandbytes", "unsloth", "unsloth_zoo"), "llamafactory": ("torch", "llamafactory")}
-_OLDEST: Final = {"trl": "1.14", "peft": "0.17", "datasets": "5", "transformers": "5", "unsloth": "2026.10"}
+_OLDEST: Final = {"trl": "1.14", "peft": "0.17", "datasets": "4.7", "transformers": "5", "unsloth": "2026.10"}
 _INSTALL: Final = {
     "trl": "pip install 'pytest-touchstone[train]'",
     "unsloth": "pip install 'pytest-touchstone[unsloth]'",
@@ -123,7 +123,8 @@ def _space_problems(job: Job, facts: Mapping[str, Any], *, longest: int, free_di
         yield f"{what}, and {free / GIB:.1f} GiB {'of the GPU' if gpu else ''} are free; {less}{more}".replace("  ", " ")
     disk = _disk(job, facts, needs)
     if disk > free_disk:
-        yield f"needs about {disk / GIB:.1f} GiB on disk, and {free_disk / GIB:.1f} GiB are free there; choose another --output, or make room"
+        what = f"needs about {disk / GIB:.1f} GiB on disk, and {free_disk / GIB:.1f} GiB are free there"
+        yield f"{what}; choose another --output, or make room"
 
 
 def estimate(job: Job, facts: Mapping[str, Any], *, longest: int) -> Estimate | None:

@@ -22,6 +22,7 @@ def draw_curves(steps: Sequence[Step], path: Path) -> str | None:
     if not any(step.loss is not None or step.eval_loss is not None for step in steps):
         return "no curves were drawn: no step was logged"
     try:
+        from matplotlib import rc_context
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
     except ImportError:
@@ -45,6 +46,8 @@ def draw_curves(steps: Sequence[Step], path: Path) -> str | None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     drawn = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})
+    canvas: Any = FigureCanvasSVG(figure)
+    with rc_context({"svg.hashsalt": CURVES_FILE}):  # the same picture for the same steps
+        canvas.print_svg(drawn, metadata={"Date": None})
     replace_file(path, drawn.getvalue())
     return None

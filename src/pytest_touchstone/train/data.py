@@ -38,7 +38,7 @@ class Line:
     @property
     def name(self) -> str:
         """What the split is made by: all examples of one case go to the same side."""
-        return json.dumps(self.case if self.case else ["", f"line {self.number}"])
+        return json.dumps(self.case or ["", f"line {self.number}"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class TrainingData:
     notes: tuple[str, ...] = ()
 
     def eval_lines(self, part: float) -> tuple[int, ...]:
-        """The lines (from 1) of the `part` (0 to 1) of the cases whose loss is measured; the same ones every time, whatever the others are."""
+        """The lines (from 1) of the `part` (0 to 1) of the cases whose loss is measured; the same ones whatever the others are."""
         return tuple(line.number for line in self.lines if stable_number(f"eval {line.name}") < part * 2**64)
 
 

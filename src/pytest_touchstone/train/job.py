@@ -45,7 +45,7 @@ def _as_list(value: object) -> object:
 class Lora(BaseModel):
     """The adapter that is trained beside the frozen base model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     r: Annotated[int, Field(ge=1, le=4096, description="Rank of the update matrices.", json_schema_extra=_about("", _UNSLOTH))] = 16
     alpha: Annotated[
@@ -115,7 +115,7 @@ class Job(BaseModel):
     (0.0002, 16, 'none')
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backend: Annotated[BackendName, Field(description="What trains.", json_schema_extra=_about("", ""))]
     model: Annotated[

@@ -43,7 +43,7 @@ _QUIET: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a process ended: its status as `subprocess` gives it (negative: a signal), its last lines, the events that were not for the watch.
+    """How a process ended: its status as `subprocess` gives it (negative: a signal), its last lines, the events not for the watch.
 
     `interrupted` says that the user asked it to end.
     """
@@ -158,7 +158,7 @@ class _Listener:
 
     watch: Watch | None
     last: deque[str] = field(default_factory=lambda: deque[str](maxlen=LAST_LINES))
-    events: dict[str, Mapping[str, Any]] = field(default_factory=lambda: dict[str, "Mapping[str, Any]"]())
+    events: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def hear(self, line: bytes) -> bytes:
         """Take in a line; returns what of it belongs into the log."""

@@ -9,12 +9,11 @@ that somebody else wrote, and then its own tokens. Nothing is ever cut.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 IGNORED: Final = -100  # the label of a token that is not trained; torch's cross entropy leaves it out
 _PROBE: Final = '{"touchstone": "probe"}'
@@ -62,12 +61,12 @@ class Unusable(ValueError):
 
 
 def wants_objects(render: Render) -> bool:
-    """Whether a template needs the arguments of tool calls as objects: those of Qwen2.5 and Llama 3 quote a text once more, Qwen3.5's fails.
+    """Whether a template needs the arguments of tool calls as objects: Qwen2.5's and Llama 3's quote a text once more, Qwen3.5's fails.
 
     Where it reads the text as it is, the text is better: it is exactly what was on the wire.
     """
     call = {"id": "c1", "type": "function", "function": {"name": "probe", "arguments": _PROBE}}
-    messages = [{"role": "user", "content": "probe"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "probe"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
     try:
         return _PROBE not in render(messages, tools=None, add_generation_prompt=False)
     except Exception:  # noqa: BLE001 - a template may raise anything
@@ -94,7 +93,8 @@ def encode(row: Mapping[str, Any], answer: str, template: Template) -> Tokens:
         raise Unusable(msg)
     if not whole.startswith(before):
         msg = "the chat template shows the prompt otherwise once it is answered, so the model would learn from what it never sees"
-        raise Unusable(f"{msg}; give a chat_template that does not")
+        msg += "; give a chat_template that does not"
+        raise Unusable(msg)
     answered = template.tokenize(whole[len(before) :])
     return _ended(template.tokenize(before), answered, template)
 
@@ -105,6 +105,9 @@ def _ended(prompt: Sequence[int], answered: Sequence[int], template: Template) -
     kept = answered if stop is None else answered[: stop + 1]
     if not kept or (stop is not None and len(kept) == 1):
         msg = "the chat template shows nothing of the answer, so there is nothing to learn; use another model, or give chat_template"
+        raise Unusable(msg)
+    if any(token in template.stops for token in kept[:-1]):
+        msg = "the answer holds the mark that ends it; correct the target"
         raise Unusable(msg)
     return Tokens(prompt=tuple(prompt), completion=tuple(kept if stop is not None else [*kept, template.eos]), ended=stop is None)
 
@@ -134,8 +137,8 @@ def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tools(value: object) -> list[Any] | None:
-    parsed = json.loads(value) if isinstance(value, str) else value
-    return cast("list[Any]", parsed) or None if isinstance(parsed, list) else None
+    parsed: Any = json.loads(value) if isinstance(value, str) else value
+    return parsed or None if isinstance(parsed, list) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +191,8 @@ def prepare(
 def _over(over: Sequence[tuple[int, int]], max_length: int) -> str:
     worst = max(length for _, length in over)
     lines = ", ".join(str(number) for number, _ in over[:MAX_NAMED]) + (" and more" if len(over) > MAX_NAMED else "")
-    what = f"{len(over)} {'example has' if len(over) == 1 else 'examples have'} more than max_length {max_length} tokens (line {lines}; the longest {worst})"
+    have = "1 example has" if len(over) == 1 else f"{len(over)} examples have"
+    what = f"{have} more than max_length {max_length} tokens (line {lines}; the longest {worst})"
     return f"{what}; set max_length to {worst}, or too_long: drop to train without them"
 
 

@@ -42,7 +42,14 @@ def find_backend(name: BackendName) -> Backend:
 
 def check(plan: Plan, backend: Backend) -> list[str]:
     """Everything that keeps the run from starting: its folder, and what the backend finds."""
-    return [*_output_problems(plan), *backend.problems(plan)]
+    part = plan.job.eval_part
+    nothing = part and not plan.data.eval_lines(part)
+    few = (
+        [f"eval_part {part:g} keeps none of these few cases to measure the loss on; raise it, or leave it and patience out"]
+        if nothing
+        else []
+    )
+    return [*_output_problems(plan), *few, *backend.problems(plan)]
 
 
 def run_job(plan: Plan, backend: Backend, out: TextIO) -> Mapping[str, Any]:

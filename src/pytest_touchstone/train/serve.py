@@ -26,7 +26,7 @@ LOG_FILE: Final = "serve.log"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM takes for --max-lora-rank
 _WAIT_S: Final = 0.25
-_MODULES: Final[Mapping[Engine, str]] = {"vllm": "vllm.entrypoints.cli.main", "transformers": "transformers.cli.transformers"}
+_MODULES: Final[dict[Engine, str]] = {"vllm": "vllm.entrypoints.cli.main", "transformers": "transformers.cli.transformers"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,9 @@ def choose_engine(facts: Mapping[str, Any], python: str) -> Engine:
         return "vllm"
     missing = [name for name in ("torch", "transformers", "peft", "fastapi", "uvicorn") if not versions.get(name)]
     if missing:
-        msg = f"{python} cannot serve a model: it lacks {', '.join(missing)}; pip install 'transformers[serving]' peft torch there, or name"
-        raise TrainingError(f"{msg} another Python with --python")
+        msg = f"{python} cannot serve a model: it lacks {', '.join(missing)}; pip install 'transformers[serving]' peft torch there"
+        msg += ", or name another Python with --python"
+        raise TrainingError(msg)
     return "transformers"
 
 
@@ -123,14 +124,16 @@ def serve(serving: Serving, say: Callable[[str], None]) -> None:
         waiting.join()
     if ended.interrupted:
         raise KeyboardInterrupt
-    raise TrainingError(f"{engine} {ended.describe()}\nall of its output is in {serving.output / LOG_FILE}")
+    msg = f"{engine} {ended.describe()}\nall of its output is in {serving.output / LOG_FILE}"
+    raise TrainingError(msg)
 
 
 def _facts(serving: Serving) -> Mapping[str, Any]:
     command = [*child_command(serving.python), "pytest_touchstone.train.probe", str(serving.result["base_model"])]
     ended = run_child(command, base_environment(download=False))
     if "facts" not in ended.events:
-        raise TrainingError(f"{serving.python} cannot be used: it {ended.describe()}")
+        msg = f"{serving.python} cannot be used: it {ended.describe()}"
+        raise TrainingError(msg)
     return ended.events["facts"]
 
 
@@ -148,7 +151,8 @@ def _merge(serving: Serving, say: Callable[[str], None]) -> None:
     if ended.interrupted:
         raise KeyboardInterrupt
     if ended.status:
-        raise TrainingError(f"the adapter cannot be merged into its base: the process {ended.describe()}")
+        msg = f"the adapter cannot be merged into its base: the process {ended.describe()}"
+        raise TrainingError(msg)
 
 
 def _name(serving: Serving) -> None:

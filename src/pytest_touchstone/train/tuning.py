@@ -147,11 +147,8 @@ def _template(run: Run, tokenizer: Any) -> Template:
     if run.job["chat_template"]:
         tokenizer.chat_template = Path(run.job["chat_template"]).read_text(encoding="utf-8")
     if not tokenizer.chat_template:
-        refuse(
-            [
-                f"{run.job['model']} has no chat template, so nobody knows how it reads messages; use its instruct variant, or give chat_template"
-            ]
-        )
+        what = f"{run.job['model']} has no chat template, so it cannot be shown messages"
+        refuse([f"{what}; use its instruct variant, or give chat_template"])
     if tokenizer.eos_token_id is None:
         refuse([f"the tokenizer of {run.job['model']} has no eos_token, so the model cannot learn to end; set it in tokenizer_config.json"])
     if tokenizer.pad_token_id is None:
@@ -185,8 +182,10 @@ def _prepared(run: Run, template: Template) -> tuple[Prepared, Prepared]:
     lines = enumerate(run.data.read_bytes().removesuffix(b"\n").split(b"\n"), 1)
     rows = [(number, json.loads(line)) for number, line in lines]
     parts = [[row for row in rows if (row[0] in run.eval_lines) is measured] for measured in (False, True)]
-    options = {"answers": ANSWERS[run.job["method"]], "template": template}
-    prepared, measured = (prepare(part, max_length=run.job["max_length"], too_long=run.job["too_long"], **options) for part in parts)
+    job, answers = run.job, ANSWERS[run.job["method"]]
+    prepared, measured = (
+        prepare(part, answers=answers, template=template, max_length=job["max_length"], too_long=job["too_long"]) for part in parts
+    )
     problems = [*prepared.problems, *measured.problems]
     if not prepared.rows and not problems:
         problems.append("no example is left to train on; raise max_length, or lower eval_part")
