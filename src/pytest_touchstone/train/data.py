@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.cases import stable_number
 from pytest_touchstone.errors import Fault, JobError
+from pytest_touchstone.export.format import TRAIN_FILE
 from pytest_touchstone.export.leak import input_fingerprint
 from pytest_touchstone.export.ledger import LEDGER_FILE, Ledger
-from pytest_touchstone.export.write import MANIFEST_FILE, MANIFEST_FORMAT, TRAIN_FILE
+from pytest_touchstone.export.write import MANIFEST_FILE, MANIFEST_FORMAT
 from pytest_touchstone.text import listed
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.cases import stable_number
 from pytest_touchstone.errors import Fault, JobError
-from pytest_touchstone.export.write import MANIFEST_FILE, TRAIN_FILE
+from pytest_touchstone.export.format import TRAIN_FILE
+from pytest_touchstone.export.write import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -252,9 +252,9 @@ class Job(BaseModel):
         bool, Field(description="Whether a model that is not on this machine may be downloaded.", json_schema_extra=_about("", _OURS))
     ] = False
     lora: Annotated[Lora, Field(description="The adapter.", json_schema_extra=_about("", ""))] = Lora()
-    llamafactory: Annotated[
-        LlamaFactory, Field(description="What only `llamafactory` knows.", json_schema_extra=_about("", ""))
-    ] = LlamaFactory()
+    llamafactory: Annotated[LlamaFactory, Field(description="What only `llamafactory` knows.", json_schema_extra=_about("", ""))] = (
+        LlamaFactory()
+    )
     openai: Annotated[OpenAI, Field(description="What only `openai` knows.", json_schema_extra=_about("", ""))] = OpenAI()
 
     @model_validator(mode="after")
