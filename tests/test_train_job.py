@@ -48,7 +48,7 @@ class TestLoading:
         )
         assert faults_of(tmp_path, text) == [
             "job.yaml:10: has the key 'merge' twice; remove one of the two",
-            "job.yaml:1: backend: is text 'tlr'; use 'trl' or 'unsloth'",
+            "job.yaml:1: backend: is text 'tlr'; use 'trl', 'unsloth', 'llamafactory' or 'openai'",
             "job.yaml: model: is missing; add --model or 'model: ...' to the job file",
             "job.yaml:7: seed: is the number -1; give at least 0",
             "job.yaml:2: epochs: is text 'many'; give a number",
@@ -61,7 +61,7 @@ class TestLoading:
     def test_a_fault_of_the_command_line_names_the_option(self, tmp_path):
         faults = faults_of(tmp_path, "model: base\n", override("backend", "tlr"), override("lora.r", "x", "--set lora.r=x"))
         assert faults == [
-            "--backend: backend: is text 'tlr'; use 'trl' or 'unsloth'",
+            "--backend: backend: is text 'tlr'; use 'trl', 'unsloth', 'llamafactory' or 'openai'",
             "--set lora.r=x: lora.r: is text 'x'; give a whole number",
         ]
 

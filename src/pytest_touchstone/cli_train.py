@@ -30,8 +30,8 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     train.add_argument(
         "--output", type=Path, required=True, metavar="OUT", help="The folder of the result; new, or that of a run to --resume."
     )
-    train.add_argument("--backend", metavar="NAME", help="What trains: trl or unsloth. Default: that of the job file.")
-    train.add_argument("--model", metavar="BASE", help="The base model: a folder, or a name on the Hugging Face hub.")
+    train.add_argument("--backend", metavar="NAME", help="trl, unsloth, llamafactory or openai. Default: that of the job file.")
+    train.add_argument("--model", metavar="BASE", help="The base model: a folder, a name on the Hugging Face hub, or OpenAI's name.")
     train.add_argument("--method", metavar="NAME", help="sft (default) or dpo.")
     train.add_argument("--seed", metavar="N", help="Default: 3407.")
     train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="Any field of the job: --set lora.r=32")
@@ -62,11 +62,12 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
 def _train(options: argparse.Namespace) -> int:
     from pytest_touchstone.train import run
     from pytest_touchstone.train.data import read_data
-    from pytest_touchstone.train.job import load_job
+    from pytest_touchstone.train.job import OWN_FORMAT, load_job
     from pytest_touchstone.train.plan import Plan
 
     job = load_job(options.config, tuple(_overrides(options))).resolved()
-    data = read_data(options.data, job.method, allow_changed=options.allow_changed_data)
+    # A backend with a format of its own reads that, made from the examples of train.jsonl and from nothing else.
+    data = read_data(options.data, "sft" if job.backend in OWN_FORMAT else job.method, allow_changed=options.allow_changed_data)
     output = options.output.absolute()
     if options.resume and run.is_finished(output):
         print(f"{options.output}: the run is finished; there is nothing to resume")
@@ -153,7 +154,9 @@ def _headline(plan: Plan) -> str:
 
 
 def _show(plan: Plan, backend: Backend) -> None:
+    from pytest_touchstone.train.job import OWN_FORMAT
+
     print(visible(_headline(plan)))
     print(visible(plan.job.to_yaml().decode()), end="")
     for line in backend.command(plan):
-        print(visible(f"$ {line}"))
+        print(visible(line if plan.job.backend in OWN_FORMAT else f"$ {line}"))

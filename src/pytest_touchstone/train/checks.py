@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 GIB: Final = 1 << 30
 _TRL: Final = ("torch", "transformers", "datasets", "peft", "trl")
-_NEEDED: Final = {"trl": _TRL, "unsloth": (*_TRL, "bitsandbytes", "unsloth", "unsloth_zoo")}
+_NEEDED: Final = {"trl": _TRL, "unsloth": (*_TRL, "bitsandbytes", "unsloth", "unsloth_zoo"), "llamafactory": ("torch", "llamafactory")}
 _OLDEST: Final = {"trl": "1.14", "peft": "0.17", "datasets": "4.7", "transformers": "5", "unsloth": "2026.10"}
-_INSTALL: Final = {"trl": "pip install 'pytest-touchstone[train]'", "unsloth": "pip install 'pytest-touchstone[unsloth]'"}
+_INSTALL: Final = {
+    "trl": "pip install 'pytest-touchstone[train]'",
+    "unsloth": "pip install 'pytest-touchstone[unsloth]'",
+    "llamafactory": "pip install llamafactory",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +73,16 @@ def _library_problems(job: Job, facts: Mapping[str, Any]) -> Iterator[str]:
         if held and name in needed and _numbers(held) < _numbers(oldest):
             yield f"{name} {held} is too old; pip install '{name}>={oldest}'"
     trl, torch, vision = versions.get("trl"), versions.get("torch"), versions.get("torchvision")
-    if trl and _numbers(trl) >= (1, 15) and not _on_gpu(job, facts):
+    if "trl" in needed and trl and _numbers(trl) >= (1, 15) and not _on_gpu(job, facts):
         yield f"trl {trl} does not train on a CPU; pip install 'trl>=1.14,<1.15'"
     if job.backend == "unsloth" and vision and torch and _build(torch) == "cpu" and _build(vision) != "cpu":
         what = f"torchvision {vision} was built for a GPU and torch {torch} for a CPU, so Unsloth cannot be imported"
         yield f"{what}; pip uninstall torchvision, or install it from the place where torch came from"
+    for name in ("torchvision", "torchaudio") if job.backend == "llamafactory" and torch and _build(torch) == "cpu" else ():
+        held = versions.get(name)
+        if held and _build(held) != "cpu":
+            what = f"{name} {held} was built for a GPU and torch {torch} for a CPU, so LLaMA-Factory cannot be imported"
+            yield f"{what}; install it from the place where torch came from"
 
 
 def _device_problems(job: Job, facts: Mapping[str, Any]) -> Iterator[str]:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
-BackendName = Literal["trl", "unsloth"]
+BackendName = Literal["trl", "unsloth", "llamafactory", "openai"]
 Method = Literal["sft", "dpo"]
 
+OWN_FORMAT: Final = frozenset({"llamafactory", "openai"})  # the backends that read a further format of the export
 BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 MAX_BYTES: Final = 1 << 20  # of a job file
@@ -29,6 +30,8 @@ _RATES: Final[Mapping[Method, float]] = {"sft": 2e-4, "dpo": 5e-6}
 _UNSLOTH = "Unsloth's LoRA guide"
 _TRL = "TRL's default"
 _OURS = "our choice"
+_LLAMAFACTORY = "LLaMA-Factory's default"
+_OPENAI = "OpenAI's choice"
 
 
 def _about(unit: str, source: str) -> dict[str, Any]:
@@ -58,6 +61,48 @@ class Lora(BaseModel):
         Field(min_length=1, description="`all-linear`, or names of modules.", json_schema_extra=_about("", "QLoRA paper")),
     ] = ("all-linear",)
     rslora: Annotated[bool, Field(description="Scale by alpha / sqrt(r) instead.", json_schema_extra=_about("", "PEFT's default"))] = False
+
+
+class LlamaFactory(BaseModel):
+    """What only `llamafactory` knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    template: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Name of a template of LLaMA-Factory. Default: made from the model's own chat template.",
+            json_schema_extra=_about("", _LLAMAFACTORY),
+        ),
+    ] = None
+    default_system: Annotated[
+        str | None,
+        Field(
+            description="System prompt of conversations that have none. Default: what the template puts there.",
+            json_schema_extra=_about("", _LLAMAFACTORY),
+        ),
+    ] = None
+
+
+class OpenAI(BaseModel):
+    """What only `openai` knows; None leaves the choice to OpenAI."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[
+        int | None, Field(ge=1, le=50, description="How often each example is seen.", json_schema_extra=_about("passes", _OPENAI))
+    ] = None
+    batch_size: Annotated[
+        int | None, Field(ge=1, le=256, description="Examples that make one step.", json_schema_extra=_about("examples", _OPENAI))
+    ] = None
+    learning_rate_multiplier: Annotated[
+        float | None, Field(gt=0, description="Of the learning rate that OpenAI takes.", json_schema_extra=_about("", _OPENAI))
+    ] = None
+    suffix: Annotated[
+        str | None,
+        Field(min_length=1, max_length=64, description="A part of the tuned model's name.", json_schema_extra=_about("", "none")),
+    ] = None
 
 
 class Job(BaseModel):
@@ -207,6 +252,10 @@ class Job(BaseModel):
         bool, Field(description="Whether a model that is not on this machine may be downloaded.", json_schema_extra=_about("", _OURS))
     ] = False
     lora: Annotated[Lora, Field(description="The adapter.", json_schema_extra=_about("", ""))] = Lora()
+    llamafactory: Annotated[LlamaFactory, Field(description="What only `llamafactory` knows.", json_schema_extra=_about("", ""))] = (
+        LlamaFactory()
+    )
+    openai: Annotated[OpenAI, Field(description="What only `openai` knows.", json_schema_extra=_about("", ""))] = OpenAI()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Job:
@@ -217,6 +266,8 @@ class Job(BaseModel):
 
     def resolved(self) -> Job:
         """The job with every default filled in that depends on other fields."""
+        if self.backend == "openai":  # whose own choice holds where the user made none
+            return self
         unsloth = self.backend == "unsloth"
         chosen: dict[str, Any] = {
             "learning_rate": _RATES[self.method] if self.learning_rate is None else self.learning_rate,
@@ -226,8 +277,8 @@ class Job(BaseModel):
         return self.model_copy(update=chosen)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and scalars: what `job.yaml` holds."""
-        return self.model_dump(mode="json")
+        """Plain dicts, lists and scalars: what `job.yaml` holds, without what means nothing to the backend."""
+        return self.model_dump(mode="json", exclude=set(_unknown_to(self.backend)))
 
     def to_yaml(self) -> bytes:
         """The job as a file that `load_job` reads back as an equal job."""
@@ -237,7 +288,20 @@ class Job(BaseModel):
         return text.encode()
 
 
+_USED_BY_OPENAI: Final = frozenset({"backend", "model", "method", "seed", "eval_part", "beta", "openai"})
+
+
+def _unknown_to(backend: BackendName) -> frozenset[str]:
+    """The fields that mean nothing to a backend."""
+    if backend == "openai":
+        return frozenset(Job.model_fields) - _USED_BY_OPENAI
+    return frozenset({"openai", "too_long", "chat_template", "merge"} if backend == "llamafactory" else {"openai", "llamafactory"})
+
+
 def _conflicts(job: Job) -> Iterator[Problem]:
+    for name in sorted(_unknown_to(job.backend) - {"gguf"}):
+        if getattr(job, name) != Job.model_fields[name].default:
+            yield Problem(at=name, problem=f"means nothing to the backend {job.backend}", fix="leave it out")
     if job.patience is not None and not job.eval_part:
         yield Problem(at="patience", problem="has no loss to look at", fix="set eval_part, such as 0.1")
     if job.gguf is not None and job.backend != "unsloth":
@@ -279,10 +343,10 @@ def load_job(path: Path | None = None, overrides: tuple[Override, ...] = ()) -> 
 
 
 def fields_of(model: type[BaseModel] = Job, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every field by its dotted name, in the order of the model; those of `lora` in its place."""
+    """Every field by its dotted name, in the order of the model; those of a part such as `lora` in its place."""
     for name, info in model.model_fields.items():
-        if info.annotation is Lora:
-            yield from fields_of(Lora, f"{prefix}{name}.")
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from fields_of(info.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, info
 

@@ -17,8 +17,8 @@ from typing import Any
 from pytest_touchstone.train.telling import tell
 
 LIBRARIES = (
-    "accelerate", "bitsandbytes", "datasets", "fastapi", "peft", "torch", "torchvision", "transformers", "trl", "unsloth", "unsloth_zoo",
-    "uvicorn", "vllm",
+    "accelerate", "bitsandbytes", "datasets", "fastapi", "llamafactory", "peft", "torch", "torchaudio", "torchvision", "transformers",
+    "trl", "unsloth", "unsloth_zoo", "uvicorn", "vllm",
 )  # fmt: skip
 
 

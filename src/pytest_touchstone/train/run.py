@@ -32,6 +32,8 @@ RESULT_FORMAT: Final = "pytest-touchstone training 1"
 _BACKENDS: Final[Mapping[BackendName, str]] = {
     "trl": "pytest_touchstone.train.backends:TRL",
     "unsloth": "pytest_touchstone.train.backends:UNSLOTH",
+    "llamafactory": "pytest_touchstone.train.llamafactory:LLAMAFACTORY",
+    "openai": "pytest_touchstone.train.hosted:OPENAI",
 }
 
 
