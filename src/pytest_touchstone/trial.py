@@ -77,7 +77,8 @@ class Call:
     `messages` and `tools` are what was sent, in OpenAI chat shape (a system prompt is a `system` message); `answer` is the
     assistant message that came back, None where there was none. `latency_s` is in seconds, `cost_usd` in US dollars, None
     with `cost_reason` where the price or the tokens are not known. `replayed` calls took time and money when they were recorded, not now.
-    `prompt_hash` is that of the system prompt in `messages`, and stays when the messages are left out.
+    `prompt_hash` is that of the system prompt in `messages`, and stays when the messages are left out. `host` is where the request went,
+    with the port where the URL names one: `api.openai.com`, `127.0.0.1:8000`; "" where that is not known.
     """
 
     role: Role = "app"
@@ -94,6 +95,7 @@ class Call:
     error: str | None = None
     replayed: bool = False
     prompt_hash: str = ""
+    host: str = ""
 
     def __post_init__(self) -> None:
         """Hash the system prompt while it is here."""
@@ -529,7 +531,8 @@ class TrialRecord:
 
     `reason` says why the outcome is not `passed`. `duration_s` is the body's, in seconds. `example` is a training example
     that this trial offers, None with `example_reason` where it offers none. `input_fingerprint` is that of the case's input in a run
-    that exports, empty in others. `quarantine` is the reason why the case is reported but not gated, empty where it is gated.
+    that exports, empty in others. `input` is the case's input, shortened to a line. `quarantine` is the reason why the case is reported
+    but not gated, empty where it is gated.
     """
 
     nodeid: str
@@ -551,6 +554,7 @@ class TrialRecord:
     example_reason: str = ""
     input_fingerprint: str = ""
     quarantine: str = ""
+    input: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         r"""Plain dicts, lists and scalars, safe to send to another process.
