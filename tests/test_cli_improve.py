@@ -22,6 +22,8 @@ SUITE = """
 import openai
 import pytest
 
+client = openai.OpenAI(max_retries=0)
+
 def case(number):
     right = "even" if number % 2 == 0 else "odd"
     return {
@@ -31,7 +33,6 @@ def case(number):
 
 @pytest.mark.golden([case(number) for number in range(COUNT)])
 def test_parity(case):
-    client = openai.OpenAI(max_retries=0)
     messages = [{"role": "system", "content": "Say even or odd."}, {"role": "user", "content": case.input}]
     case.output = client.chat.completions.create(model="parity-1", messages=messages).choices[0].message.content
     case.check(lambda trial: trial.output == trial.expected)
@@ -46,7 +47,7 @@ class Project:
         self.capsys = capsys
         self.output = root / "out"
 
-    def write(self, count=80, suite=SUITE):
+    def write(self, count=64, suite=SUITE):
         (self.root / "test_parity.py").write_text(suite.replace("COUNT", str(count)))
         return self
 
@@ -112,7 +113,7 @@ class TestTheLoop:
         assert status == 1
         assert out.count("    done already") == 1
         assert (
-            "refused: no significant gain on holdout: test_parity.py::test_parity: 40 cases, 50.0% before, 50.0% after, +0.0 points" in out
+            "refused: no significant gain on holdout: test_parity.py::test_parity: 32 cases, 50.0% before, 50.0% after, +0.0 points" in out
         )
         assert len(base.requests) == asked
 
@@ -126,9 +127,9 @@ class TestTheLoop:
 
         status, out, _ = project.run("--resume", "--model", "broken")
         assert status == 1
-        assert "40 error" in out
-        assert "note: 80 cases that had a verdict before have none that counts now: " in out
-        assert project.evidence["trials"]["after"] == {"error": 80}
+        assert "32 error" in out
+        assert "note: 64 cases that had a verdict before have none that counts now: " in out
+        assert project.evidence["trials"]["after"] == {"error": 64}
 
         status, _, err = project.run("--resume", "--model", "dying")
         assert status == 2
@@ -138,7 +139,7 @@ class TestTheLoop:
     @staticmethod
     def check_evidence(project):
         evidence = project.evidence
-        assert (evidence["result"], evidence["holdout"][0]["difference"], len(evidence["fixed"])) == ("promoted", 0.5, 40)
+        assert (evidence["result"], evidence["holdout"][0]["difference"], len(evidence["fixed"])) == ("promoted", 0.5, 32)
         assert evidence["training"]["base_model"] == "failing"
         assert set(evidence["commands"]) == {"before", "train", "serve", "after"}
         page = (project.output / "evidence.html").read_text()
@@ -154,7 +155,7 @@ class TestTheLoop:
         assert not (project.root / ".touchstone" / "runs.db").exists()
         taught = (project.output / "training" / "train.jsonl").read_text()
         numbers = {int(word) for word in taught.replace('"', " ").split() if word.isdigit()}
-        assert len(numbers) == 40
+        assert len(numbers) == 32
         assert all(number % 2 != number // 2 % 2 for number in numbers)
 
     def test_too_few_holdout_cases_train_nothing(self, project):

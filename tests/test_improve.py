@@ -67,12 +67,12 @@ class TestRefused:
             Refusal(
                 rule="gain",
                 text=(
-                    f"no significant gain on holdout: {SUITE}: 50 cases, 60.0% before, 64.0% after, +4.0 points (95% interval -3.8 to "
+                    f"no significant gain on holdout: {SUITE}: 50 cases, 60.0% before, 64.0% after, +4.0 points (95% interval -3.4 to "
                     "+13.5); p 0.25 (exact McNemar, one-sided); a gain of about 19.0 points or more would have been seen 4 times of 5"
                 ),
             ),
         )
-        assert headline(verdict).startswith("refused: no significant gain on holdout: ")
+        assert headline(verdict) == "refused: no significant gain on the holdout cases"
 
     def test_where_only_train_got_better(self):
         assert rules(promote(side("p" * 30 + "f" * 20, "f" * 50), side("p" * 30 + "f" * 20, "p" * 50))) == ["gain"]
@@ -134,7 +134,7 @@ class TestRefused:
         reason = hopeless(before)
         verdict = untried(before, reason)
         assert (verdict.result, verdict.reasons, verdict.notes, dict(verdict.after)) == ("refused", (reason,), ("nothing was trained",), {})
-        assert list(verdict_lines(verdict))[-1].startswith("refused: too few holdout cases")
+        assert list(verdict_lines(verdict))[-2:] == ["refused: the holdout cases cannot tell whether a model is better", f"  {reason.text}"]
 
 
 class TestSides:
@@ -163,7 +163,7 @@ def test_the_terminal_shows_every_number_and_nothing_that_acts():
     verdict = promote(side("p" * 30 + "f" * 20, suite=evil), side("p" * 50, suite=evil))
     lines = list(verdict_lines(verdict))
     assert not any("\x1b" in line for line in lines)
-    assert lines[1].split() == [r"x\x1b[31m", "holdout", "50", "60.0%", "100.0%", "+40.0", "+26.1", "to", "+53.8", "20", "0"]
+    assert lines[1].split() == [r"x\x1b[31m", "holdout", "50", "60.0%", "100.0%", "+40.0", "+27.6", "to", "+53.8", "20", "0"]
     assert lines[-1] == headline(verdict)
 
 
@@ -218,13 +218,14 @@ def test_failing_once_more_never_promotes(pair, data):
 
 
 def test_a_model_that_only_wavers_is_rarely_promoted_or_called_forgetful():
-    """Seeded: an app of which 5 % of the cases flip from run to run, and nothing changed."""
+    """Seeded: one case in ten passes by the throw of a coin, so 5 % flip from run to run, and nothing changed."""
     draw = random.Random(20261129)
     found = []
-    for _ in range(200):
-        state = ["p" if draw.random() < 0.85 else "f" for _ in range(200)]
-        again = ["pf"[letter == "p"] if draw.random() < 0.05 else letter for letter in state]
+    for _ in range(60):
+        sure = ["p" if draw.random() < 0.89 else "f" for _ in range(200)]
+        flaky = [draw.random() < 0.1 for _ in range(200)]
+        state, again = ([draw.choice("pf") if wavers else letter for letter, wavers in zip(sure, flaky, strict=True)] for _ in range(2))
         found.append(rules(promote(side("".join(state)), side("".join(again)))))
     assert all(found), "none was promoted"
-    assert sum("forgetting" in reasons for reasons in found) <= 2
-    assert sum("loss" in reasons for reasons in found) <= 4
+    assert sum("forgetting" in reasons for reasons in found) == 0
+    assert sum("loss" in reasons for reasons in found) <= 2

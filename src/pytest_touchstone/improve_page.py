@@ -37,6 +37,9 @@ th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #e4e8
 .numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; white-space: nowrap; }
 .tag td:first-child { padding-left: 1.8rem; color: #57606a; }
 .cases { table-layout: fixed; font-size: .87rem; }
+.cases th:nth-child(1) { width: 16%; }
+.cases th:nth-child(2) { width: 8%; }
+.facts td:nth-child(1) { width: 25%; color: #57606a; }
 pre, code { font: .85rem/1.4 ui-monospace, monospace; }
 pre { background: #f6f8fa; padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 img, svg { max-width: 100%; height: auto; }
@@ -67,14 +70,14 @@ def evidence_page(improved: Improved, model: Path | None) -> str:
     parts = verdict.parts.suites
     body = [
         f'<h1 class="{verdict.result}">{_text(headline(verdict))}</h1>',
-        _list(reason.text for reason in verdict.reasons[1:]),
+        _list(reason.text for reason in verdict.reasons),
         _list(f"Note: {note}" for note in verdict.notes),
         "<h2>Before and after</h2>",
         _chart(parts),
         _table(parts),
         _holdout(improved),
-        *_cases("Fixed", verdict.fixed, improved),
         *_cases("Broken", verdict.broken, improved),
+        *_cases("Fixed", verdict.fixed, improved),
         *_training(model),
         *_provenance(improved, model),
     ]

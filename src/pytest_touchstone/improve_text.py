@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_touchstone.gate import CaseChange, Evidence, SuiteDecision
-    from pytest_touchstone.improve import Verdict
+    from pytest_touchstone.improve import RefusalRule, Verdict
 
 NAMED = 10
+_SHORT: Mapping[RefusalRule, str] = {
+    "cases": "the holdout cases cannot tell whether a model is better",
+    "gain": "no significant gain on the holdout cases",
+    "loss": "some of it got worse",
+    "forgetting": "it forgot too much of what passed before",
+    "must_pass": "a case that must pass failed",
+    "verdicts": "too many cases have no verdict",
+}
 COLUMNS = ("", "cases", "before", "after", "difference", "95 % interval", "fixed", "broken")
 
 
@@ -23,7 +31,8 @@ def headline(verdict: Verdict) -> str:
     """The verdict in a sentence."""
     if verdict.result == "promoted":
         return "promoted: the tuned model is better on cases that it never saw, and lost nothing that counts"
-    return f"refused: {verdict.reasons[0].text}"
+    more = f" ({len(verdict.reasons):,} reasons)" if len(verdict.reasons) > 1 else ""
+    return f"refused: {_SHORT[verdict.reasons[0].rule]}{more}"
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
@@ -40,7 +49,7 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
     yield from (f"note: {visible(note)}" for note in verdict.notes)
     yield ""
     yield visible(headline(verdict))
-    yield from (f"  and: {visible(reason.text)}" for reason in verdict.reasons[1:])
+    yield from (f"  {visible(reason.text)}" for reason in verdict.reasons)
 
 
 def kept_text(part: SuiteDecision) -> str:
