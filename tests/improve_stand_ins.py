@@ -100,7 +100,8 @@ def main():
     served.add_argument("output", type=Path)
     served.add_argument("--host")
     served.add_argument("--port", type=int)
-    served.add_argument("--name")
+    for name in ("--name", "--python"):
+        served.add_argument(name)
     options = parser.parse_args()
     return {"train": train, "serve": serve}[options.command](options)
 

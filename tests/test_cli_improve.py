@@ -113,8 +113,10 @@ class TestTheLoop:
         assert status == 1
         assert out.count("    done already") == 1
         assert (
-            "refused: no significant gain on holdout: test_parity.py::test_parity: 32 cases, 50.0% before, 50.0% after, +0.0 points" in out
+            "refused: no significant gain on the holdout cases\n  no significant gain on holdout: test_parity.py::test_parity: 32 cases, "
+            in out
         )
+        assert "50.0% before, 50.0% after, +0.0 points" in out
         assert len(base.requests) == asked
 
         status, out, _ = project.run("--resume", "--json", "--model", "forgetful")
@@ -123,7 +125,7 @@ class TestTheLoop:
 
         status, out, _ = project.run("--resume", "--model", "late")
         assert status == 1
-        assert "refused: 1 case that must pass failed: n2" in out
+        assert "refused: a case that must pass failed\n  1 case that must pass failed: n2\n" in out
 
         status, out, _ = project.run("--resume", "--model", "broken")
         assert status == 1

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_touchstone import cli_compare, cli_improve, cli_runs
+from pytest_touchstone import cli_compare, cli_improve, cli_runs, cli_train
 from pytest_touchstone.errors import SettingsError, TouchstoneError
 from pytest_touchstone.text import visible
 
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recordings(commands.add_parser("recordings", help="List, show, check and prune recorded model calls."))
     cli_runs.add_commands(commands)
     cli_compare.add_command(commands)
+    cli_train.add_commands(commands)
     cli_improve.add_command(commands)
     init = commands.add_parser(
         "init",

@@ -24,7 +24,7 @@ FOLDER = ".touchstone/improve"
 PAGE_FILE = "evidence.html"
 DATA_FILE = "evidence.json"
 # The options that are remembered for --resume, and what of the state they are.
-_REMEMBERED = ("model", "backend", "name", "alpha", "max_forgetting")
+_REMEMBERED = ("model", "backend", "python", "name", "alpha", "max_forgetting")
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the type of subparsers to itself
@@ -43,7 +43,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the typ
     parser.add_argument(
         "--set", action="append", metavar="FIELD=VALUE", help="A field of the job, as for touchstone train. May be repeated."
     )
-    parser.add_argument("--python", metavar="PATH", help="The Python that has the training libraries, as for touchstone train.")
+    parser.add_argument("--python", metavar="PATH", help="The Python that has the training libraries and the engine. Default: this one.")
     parser.add_argument("--download", action="store_true", help="Let the base model be downloaded, as for touchstone train.")
     parser.add_argument(
         "--app-env",
@@ -168,5 +168,4 @@ def _state(options: argparse.Namespace, output: Path) -> State:
 
 def _train_args(options: argparse.Namespace) -> tuple[str, ...]:
     fields = [word for field in options.set or () for word in ("--set", field)]
-    python = ["--python", options.python] if options.python else []
-    return (*fields, *python, *(["--download"] if options.download else []))
+    return (*fields, *(["--download"] if options.download else []))

@@ -81,6 +81,19 @@ class ExportError(TouchstoneError):
     """An export would be wrong, so nothing was written."""
 
 
+class JobError(TouchstoneError):
+    """A training job cannot be used; carries every fault that was found, not just the first."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        """Keep the faults; the message is one line for each."""
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class TrainingError(TouchstoneError):
+    """A training run cannot start, or ended without a result."""
+
+
 class StoreError(TouchstoneError):
     """The run store cannot be read or written as it stands, or does not know a run."""
 

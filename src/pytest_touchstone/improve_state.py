@@ -34,6 +34,7 @@ class Inputs(BaseModel):
     model: str
     backend: str | None = None
     config: str | None = None
+    python: str | None = None
     train_args: tuple[str, ...] = ()
     export: str | None = None
     app_env: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from pytest_touchstone.improve_process import Process
 from pytest_touchstone.improve_state import Done, Inputs, State, StepName, file_hash, fingerprint
 from pytest_touchstone.runs import RunStore
 from pytest_touchstone.text import listed, shorten, visible
+from pytest_touchstone.train.serve import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -187,11 +188,11 @@ class Improvement:
     def _name(self, before: Tried) -> str:
         """Under which name the tuned model is served: the one that the application asks for, unless it can be told another."""
         if self.inputs.name is not None:
-            return self.inputs.name
+            return _servable(self.inputs.name)
         if _names_model(self.inputs.app_env):
             return TUNED
         if len(before.run.models) == 1:
-            return before.run.models[0]
+            return _servable(before.run.models[0])
         asked = (
             f"{len(before.run.models)} models ({listed([shorten(model) for model in before.run.models], 5)})"
             if before.run.models
@@ -212,7 +213,7 @@ class Improvement:
         command = [*TRAIN, str(self.export), "--model", inputs.model, "--output", str(model)]
         command += ["--backend", inputs.backend] if inputs.backend else []
         command += ["--config", inputs.config] if inputs.config else []
-        command += inputs.train_args
+        command += [*self._python(), *inputs.train_args]
         self._announce(2, "train", command)
         found = self.state.result("train", key)
         if found is not None and found["sha256"] == file_hash(model / RESULT_FILE):
@@ -259,7 +260,7 @@ class Improvement:
             yield self.environ.get(OPENAI_URL) or "https://api.openai.com/v1", hosted
             return
         port = _free_port()
-        command = [*SERVE, str(model), "--host", "127.0.0.1", "--port", str(port), "--name", name]
+        command = [*SERVE, str(model), "--host", "127.0.0.1", "--port", str(port), "--name", name, *self._python()]
         self.commands["serve"] = _shown(command)
         base_url = f"http://127.0.0.1:{port}/v1"
         with Process(command, log=self.output / "serve.log", folder=Path(self.inputs.folder), environ=self.environ) as server:
@@ -306,6 +307,9 @@ class Improvement:
     def _store(self) -> list[str]:
         return ["--llm-store", str(self.output / STORE_FILE)]
 
+    def _python(self) -> list[str]:
+        return ["--python", self.inputs.python] if self.inputs.python else []
+
     def _announce(self, number: int, step: str, command: Sequence[str]) -> None:
         self.commands[step] = _shown(command)
         self.say(f"{number}/3 {step}: {visible(self.commands[step])}")
@@ -350,6 +354,14 @@ class Improvement:
                 assert store is not None
                 return Tried(run=run, records=store.records(run))
         return None
+
+
+def _servable(name: str) -> str:
+    if NAME.fullmatch(name):
+        return name
+    fix = "tell your application another one by --app-env SUPPORT_MODEL={model}, or --name with letters, digits, '.', '_' and '-'"
+    msg = f"no model can be served as {visible(name)!r}; {fix}"
+    raise SettingsError(msg)
 
 
 def _server_failed(server: Process, what: str) -> ImproveError:
