@@ -38,7 +38,7 @@ class Line:
     @property
     def name(self) -> str:
         """What the split is made by: all examples of one case go to the same side."""
-        return json.dumps(self.case or ["", f"line {self.number}"])
+        return json.dumps(self.case if self.case else ["", f"line {self.number}"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ def load(run: Run) -> tuple[Any, Callable[[], Any]]:
     return AutoTokenizer.from_pretrained(run.job["model"]), make
 
 
-def finish(run: Run, model: Any, tokenizer: Any) -> dict[str, str]:
+def finish(run: Run, model: Any, tokenizer: Any) -> dict[str, str]:  # noqa: ARG001 - as every backend
     """Write the merged model where the job asks for it."""
     if not run.job["merge"]:
         return {}
