@@ -29,7 +29,7 @@ def answer(base, number):
     if base == "same":
         return "even"
     if base == "forgetful":
-        return wrong if number % 16 == 0 else right(number)
+        return wrong if number % 8 == 6 else right(number)
     if base == "late" and number == 2:
         return wrong
     return right(number)

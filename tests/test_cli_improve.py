@@ -47,7 +47,7 @@ class Project:
         self.capsys = capsys
         self.output = root / "out"
 
-    def write(self, count=64, suite=SUITE):
+    def write(self, count=40, suite=SUITE):
         (self.root / "test_parity.py").write_text(suite.replace("COUNT", str(count)))
         return self
 
@@ -113,7 +113,7 @@ class TestTheLoop:
         assert status == 1
         assert out.count("    done already") == 1
         assert (
-            "refused: no significant gain on the holdout cases\n  no significant gain on holdout: test_parity.py::test_parity: 32 cases, "
+            "refused: no significant gain on the holdout cases\n  no significant gain on holdout: test_parity.py::test_parity: 20 cases, "
             in out
         )
         assert "50.0% before, 50.0% after, +0.0 points" in out
@@ -129,9 +129,9 @@ class TestTheLoop:
 
         status, out, _ = project.run("--resume", "--model", "broken")
         assert status == 1
-        assert "32 error" in out
-        assert "note: 64 cases that had a verdict before have none that counts now: " in out
-        assert project.evidence["trials"]["after"] == {"error": 64}
+        assert "20 error" in out
+        assert "note: 40 cases that had a verdict before have none that counts now: " in out
+        assert project.evidence["trials"]["after"] == {"error": 40}
 
         status, _, err = project.run("--resume", "--model", "dying")
         assert status == 2
@@ -141,7 +141,7 @@ class TestTheLoop:
     @staticmethod
     def check_evidence(project):
         evidence = project.evidence
-        assert (evidence["result"], evidence["holdout"][0]["difference"], len(evidence["fixed"])) == ("promoted", 0.5, 32)
+        assert (evidence["result"], evidence["holdout"][0]["difference"], len(evidence["fixed"])) == ("promoted", 0.5, 20)
         assert evidence["training"]["base_model"] == "failing"
         assert set(evidence["commands"]) == {"before", "train", "serve", "after"}
         page = (project.output / "evidence.html").read_text()
@@ -157,7 +157,7 @@ class TestTheLoop:
         assert not (project.root / ".touchstone" / "runs.db").exists()
         taught = (project.output / "training" / "train.jsonl").read_text()
         numbers = {int(word) for word in taught.replace('"', " ").split() if word.isdigit()}
-        assert len(numbers) == 32
+        assert len(numbers) == 20
         assert all(number % 2 != number // 2 % 2 for number in numbers)
 
     def test_too_few_holdout_cases_train_nothing(self, project):
@@ -185,7 +185,6 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
 def test_stopping_it_ends_every_process(project, number):
-    project.write(count=40)
     script = project.root / "improve.py"
     script.write_text(SCRIPT.format(stand_ins=STAND_INS))
     options = ["improve", "--output", str(project.output), "--model", "slow", "--backend", "trl", "--quiet", "--", "test_parity.py"]
@@ -230,6 +229,11 @@ def wait_for(condition, process=None):
             ("--model", "b", "--backend", "openai"),
             (),
             "--backend openai: the provider names the tuned model; tell your application by --app-env SUPPORT_MODEL={model}",
+        ),
+        (
+            ("--model", "b", "--app-env", "SHOP_API_KEY=x"),
+            (),
+            "--app-env SHOP_API_KEY: what is given here is kept on disk; set it in the environment, which the tests see as well",
         ),
         (("--model", "b", "--alpha", "2"), (), "improve: alpha is 2.0; give a number between 0 and 1"),
         (("--resume",), (), "OUT: holds no improvement that could be resumed (no state.json); leave --resume out"),

@@ -171,10 +171,7 @@ class TestTheExport:
 
 
 class TestTheRuns:
-    def script(self, monkeypatch, text):
-        monkeypatch.setattr(improve_steps, "PYTEST", [sys.executable, "-c", text])
-
-    def test_a_step_that_fails_says_where_its_log_is(self, tmp_path, monkeypatch):
+    def test_a_step_that_fails_says_where_its_log_is(self, tmp_path):
         made, _ = improvement(tmp_path)
         with pytest.raises(ImproveError) as error:
             made._run("train", [sys.executable, "-c", "print('no memory'); raise SystemExit(3)"], {})
@@ -263,3 +260,9 @@ def test_the_same_inputs_train_in_the_same_folder_and_others_in_another(tmp_path
     assert [done for _, _, done in folders] == [False, True, False]
     assert file_hash(folders[2][0] / "result.json")
     assert made.commands["train"].endswith(f"--backend trl --config {config} --python py --download")
+
+
+def test_a_command_is_shown_as_a_person_would_type_it():
+    shown = improve_steps._shown([*improve_steps.PYTEST, "--llm-judge-base-url", "http://me:pw@j.invalid/v1", "a b"])
+    assert shown == "pytest --llm-eval --llm-gate strict --llm-judge-base-url http://j.invalid/v1 'a b'"
+    assert improve_steps._shown([*improve_steps.SERVE, "out"]) == "touchstone serve out"

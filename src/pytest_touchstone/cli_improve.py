@@ -7,7 +7,7 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_touchstone.cli_runs import print_json, root_folder
 from pytest_touchstone.errors import ImproveError, SettingsError
@@ -113,11 +113,15 @@ def _write(output: Path, improved: Improved, model: Path | None) -> dict[str, An
 
     from pytest_touchstone.files import replace_file
     from pytest_touchstone.improve_page import evidence_data, evidence_page
+    from pytest_touchstone.recording.redact import Redactor
 
-    data = evidence_data(improved)
+    # What comes from runs is redacted where it is stored; a job or a command line may name a key too.
+    redactor = Redactor(os.environ)
+    data: Any = redactor.redact_json(evidence_data(improved))
+    page = redactor.redact(evidence_page(improved, model))
     replace_file(output / DATA_FILE, json.dumps(data, indent=2).encode() + b"\n")
-    replace_file(output / PAGE_FILE, evidence_page(improved, model).encode("utf-8", "backslashreplace"))
-    return data
+    replace_file(output / PAGE_FILE, page.encode("utf-8", "backslashreplace"))
+    return cast("dict[str, Any]", data)
 
 
 def _teller(stream: Any) -> Callable[[str], None]:  # noqa: ANN401 - a text stream

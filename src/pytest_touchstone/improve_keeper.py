@@ -38,8 +38,8 @@ def _leave_it_to_the_command(*_: object) -> None:
 
 
 def _watch(orphaned: threading.Event) -> None:  # pragma: no cover - ends with the whole group, before anything could be measured
-    with open(sys.stdin.fileno(), "rb", closefd=False) as pipe:
-        pipe.read()
+    while os.read(sys.stdin.fileno(), 1 << 10):
+        pass
     orphaned.set()
     os.killpg(0, signal.SIGINT)
     time.sleep(GRACE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import socket
 import sys
@@ -22,6 +23,7 @@ from pytest_touchstone.export.write import MANIFEST_FILE, TRAIN_FILE
 from pytest_touchstone.improve import PromotionPolicy, Refusal, Side, hopeless, promote, untried
 from pytest_touchstone.improve_process import Process
 from pytest_touchstone.improve_state import Done, Inputs, State, StepName, file_hash, fingerprint
+from pytest_touchstone.recording.redact import is_secret_name
 from pytest_touchstone.runs import RunStore
 from pytest_touchstone.text import listed, shorten, visible
 from pytest_touchstone.train.serve import NAME
@@ -77,6 +79,8 @@ def check_inputs(inputs: Inputs) -> None:
         name, equals, _ = given.partition("=")
         if not equals or not name:
             problems.append(f"--app-env {given}: is no NAME=VALUE; write --app-env {OPENAI_URL}={{base_url}}")
+        elif is_secret_name(name):
+            problems.append(f"--app-env {name}: what is given here is kept on disk; set it in the environment, which the tests see as well")
     if inputs.backend == HOSTED and not _names_model(inputs.app_env):
         problems.append("--backend openai: the provider names the tuned model; tell your application by --app-env SUPPORT_MODEL={model}")
     if problems:
@@ -380,12 +384,12 @@ def _free_port() -> int:
 
 
 def _shown(command: Sequence[str]) -> str:
-    """The command as a person would type it."""
+    """The command as a person would type it, without passwords in addresses."""
     words = list(command)
     for prefix, name in ((TOUCHSTONE, ["touchstone"]), (PYTEST[:3], ["pytest"])):
         if words[: len(prefix)] == list(prefix):
             words = [*name, *words[len(prefix) :]]
-    return shlex.join(words)
+    return re.sub(r"://[^/@\s]*@", "://", shlex.join(words))
 
 
 def _rates(tried: Tried) -> str:
