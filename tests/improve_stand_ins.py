@@ -69,8 +69,8 @@ def serve(options):
 
     def reply(request):
         nonlocal seen
-        if request.path.endswith("/models"):
-            return Reply(body={"object": "list", "data": [{"id": options.name, "object": "model"}]})
+        if request.path == "/health":
+            return Reply(body={})
         seen += 1
         if base == "dying" and seen > 5:
             os._exit(7)

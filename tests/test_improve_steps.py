@@ -239,9 +239,15 @@ class TestTheServer:
         assert message.startswith("the server of the tuned model did not answer within 0 s (--serve-timeout); its log is ")
 
     def test_a_hosted_model_is_where_its_provider_is(self, tmp_path):
-        made, _ = improvement(tmp_path, backend="openai")
+        made, _ = improvement(tmp_path, app_env=("MODEL={model}",))
         with made._reachable(tmp_path, {"model": "ft:gpt:me"}, "x") as found:
             assert found == ("https://api.openai.com/v1", "ft:gpt:me")
+        made, _ = improvement(tmp_path)
+        with pytest.raises(SettingsError) as error, made._reachable(tmp_path, {"model": "ft:gpt:me"}, "x"):
+            pass
+        assert str(error.value) == (
+            "the tuned model is ft:gpt:me, kept by its provider; tell your application by --app-env SUPPORT_MODEL={model}"
+        )
 
 
 def test_the_same_inputs_train_in_the_same_folder_and_others_in_another(tmp_path, monkeypatch):

@@ -44,6 +44,7 @@ RESULT_FILE: Final = "result.json"
 STORE_FILE: Final = "runs.db"
 TUNED: Final = "touchstone-tuned"
 OPENAI_URL: Final = "OPENAI_BASE_URL"
+OPENAI_ADDRESS: Final = "https://api.openai.com/v1"
 HOSTED: Final = "openai"
 READY_POLL_S: Final = 0.1
 # What pytest ends with when every test had its turn, whatever became of it: 0, 1, and statuses of ours.
@@ -260,25 +261,28 @@ class Improvement:
     def _reachable(self, model: Path, result: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
         """The address and the name of the tuned model, which is served while the block runs."""
         hosted = result.get("model")
-        if self.inputs.backend == HOSTED and isinstance(hosted, str):
-            yield self.environ.get(OPENAI_URL) or "https://api.openai.com/v1", hosted
+        if isinstance(hosted, str):  # its provider keeps it
+            if not _names_model(self.inputs.app_env):
+                msg = f"the tuned model is {visible(hosted)}, kept by its provider; tell your application by --app-env SUPPORT_MODEL={{model}}"
+                raise SettingsError(msg)
+            yield self.environ.get(OPENAI_URL) or OPENAI_ADDRESS, hosted
             return
         port = _free_port()
         command = [*SERVE, str(model), "--host", "127.0.0.1", "--port", str(port), "--name", name, *self._python()]
         self.commands["serve"] = _shown(command)
         base_url = f"http://127.0.0.1:{port}/v1"
         with Process(command, log=self.output / "serve.log", folder=Path(self.inputs.folder), environ=self.environ) as server:
-            self._await(server, base_url)
+            self._await(server, f"http://127.0.0.1:{port}/health")
             self.say(f"    {visible(name)} is served at {base_url}")
             yield base_url, name
             if not server.running:
                 raise _server_failed(server, "ended while the tests ran, so they say nothing about it")
 
-    def _await(self, server: Process, base_url: str) -> None:
+    def _await(self, server: Process, health: str) -> None:
         until = time.monotonic() + self.inputs.serve_timeout_s
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while server.running:
-            with contextlib.suppress(OSError, ValueError), opener.open(f"{base_url}/models", timeout=5) as answer:
+            with contextlib.suppress(OSError, ValueError), opener.open(health, timeout=5) as answer:
                 if answer.status == 200:
                     return
             if time.monotonic() > until:
@@ -304,7 +308,7 @@ class Improvement:
             return environ, []
         if "judge.base_url" in before.run.options or not all(judge.startswith("openai:") for judge in before.run.judges):
             return environ, []
-        return environ, ["--llm-judge-base-url", self.environ.get(OPENAI_URL) or "https://api.openai.com/v1"]
+        return environ, ["--llm-judge-base-url", self.environ.get(OPENAI_URL) or OPENAI_ADDRESS]
 
     # What steps share
 
