@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import re
 import shlex
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -263,7 +263,8 @@ class Improvement:
         hosted = result.get("model")
         if isinstance(hosted, str):  # its provider keeps it
             if not _names_model(self.inputs.app_env):
-                msg = f"the tuned model is {visible(hosted)}, kept by its provider; tell your application by --app-env SUPPORT_MODEL={{model}}"
+                fix = "tell your application by --app-env SUPPORT_MODEL={model}"
+                msg = f"the tuned model is {visible(hosted)}, kept by its provider; {fix}"
                 raise SettingsError(msg)
             yield self.environ.get(OPENAI_URL) or OPENAI_ADDRESS, hosted
             return
@@ -282,7 +283,7 @@ class Improvement:
         until = time.monotonic() + self.inputs.serve_timeout_s
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while server.running:
-            with contextlib.suppress(OSError, ValueError), opener.open(health, timeout=5) as answer:
+            with contextlib.suppress(OSError, http.client.HTTPException), opener.open(health, timeout=5) as answer:
                 if answer.status == 200:
                     return
             if time.monotonic() > until:
