@@ -219,13 +219,15 @@ class Improvement:
         command += ["--backend", inputs.backend] if inputs.backend else []
         command += ["--config", inputs.config] if inputs.config else []
         command += [*self._python(), *inputs.train_args]
-        self._announce(2, "train", command)
         found = self.state.result("train", key)
-        if found is not None and found["sha256"] == file_hash(model / RESULT_FILE):
+        done = found is not None and found["sha256"] == file_hash(model / RESULT_FILE)
+        if not done and model.is_dir() and any(model.iterdir()):
+            command.append("--resume")
+        self._announce(2, "train", command)
+        if done:
             self.say("    done already")
         else:
-            begun = model.is_dir() and any(model.iterdir())
-            self._run("train", [*command, "--resume"] if begun else command, dict(self.environ))
+            self._run("train", command, dict(self.environ))
             self._done("train", key, {"sha256": file_hash(model / RESULT_FILE)})
         try:
             result: object = json.loads((model / RESULT_FILE).read_bytes())
