@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,10 @@ from pytest_touchstone.improve_process import Process
 
 LINES = r"import sys; sys.stdout.write('one\r\n50 %\r100 %\n\x1b[31mred\nlast')"
 STUBBORN = """
-import signal, subprocess, sys
+import signal, subprocess
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: print("no", flush=True))
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=False)
-print(child.pid, flush=True)
+subprocess.Popen(["sh", "-c", "trap '' INT TERM; echo $$; exec sleep 600"])
 while True:
     signal.pause()
 """
@@ -38,6 +38,11 @@ def first_line(process):
 def is_gone(pid):
     status = Path(f"/proc/{pid}/status")
     return not status.exists() or "zombie" in status.read_text()
+
+
+def wait_until_gone(pid):
+    while not is_gone(pid):
+        time.sleep(0.01)
 
 
 def test_lines_are_told_as_they_come_and_nothing_in_them_acts(tmp_path):
@@ -64,7 +69,7 @@ def test_what_does_not_end_when_asked_is_ended_with_what_it_started(tmp_path, mo
     with start(tmp_path, STUBBORN) as process:
         child = first_line(process)
     assert process.log.read_text().splitlines() == [child, "no", "no"]
-    assert is_gone(child)
+    wait_until_gone(child)
 
 
 def test_a_second_ctrl_c_moves_on_to_the_harsher_signal(tmp_path, monkeypatch):
@@ -79,7 +84,7 @@ def test_a_second_ctrl_c_moves_on_to_the_harsher_signal(tmp_path, monkeypatch):
     monkeypatch.setattr(Process, "_ends_by", impatient)
     process.stop()
     assert sent == [signal.SIGINT, signal.SIGTERM]
-    assert is_gone(child)
+    wait_until_gone(child)
 
 
 def test_a_command_ends_when_whoever_asked_for_it_is_gone(tmp_path):
@@ -98,5 +103,4 @@ sys.stdin.read()
             pass
         assert not is_gone(pid)
         parent.kill()
-    while not is_gone(pid):
-        pass
+    wait_until_gone(pid)

@@ -456,9 +456,9 @@ def _asked_elsewhere(before: Tried, after: Tried, host: str) -> Iterator[str]:
             f"its model: --app-env SUPPORT_BASE_URL={{base_url}} --app-env SUPPORT_MODEL={{model}}"
         )
         raise ImproveError(msg)
-    elif others := asked.total() - asked[host]:
+    elif away := asked.total() - asked[host]:
         names = listed([shorten(name or "an unknown server") for name in asked if name != host], 5)
-        yield f"{others:,} of {asked.total():,} calls of the application went elsewhere ({names})"
+        yield f"{away:,} of {asked.total():,} calls of the application went elsewhere ({names})"
 
 
 def _differences(before: Run, after: Run) -> Iterator[str]:
