@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.improve import gain_text
 from pytest_touchstone.improve_text import COLUMNS, by_tag, headline, kept_text, outcomes_text, row
@@ -163,11 +163,12 @@ def _cases(title: str, cases: Sequence[tuple[str, CaseChange]], improved: Improv
     yield f"<h2>{title}: {len(cases):,} {'case' if len(cases) == 1 else 'cases'}</h2>"
     if not cases:
         return
-    sides = [_by_case(improved.before), {} if improved.after is None else _by_case(improved.after)]
+    old = _by_case(improved.before)
+    new: Mapping[tuple[str, str], TrialRecord] = {} if improved.after is None else _by_case(improved.after)
     rows: list[tuple[str, Sequence[str]]] = []
     for part, case in cases[:MAX_CASES]:
         suite, _, split = part.rpartition(" ")
-        before, after = (side.get((suite, case.case_id)) for side in sides)
+        before, after = old.get((suite, case.case_id)), new.get((suite, case.case_id))
         given = next((record.input for record in (after, before) if record is not None and record.input), "")
         rows.append(("case", (case.case_id, split, given, _output(before), _output(after))))
     yield _rows(rows, ("case", "split", "input", "before", "after"), "cases")
@@ -220,8 +221,8 @@ def _provenance(improved: Improved, model: Path | None) -> Iterator[str]:
 
 
 def _versions(improved: Improved) -> Mapping[str, Any]:
-    versions = (improved.result or {}).get("versions")
-    return versions if isinstance(versions, dict) else {}
+    versions: object = (improved.result or {}).get("versions")
+    return cast("dict[str, Any]", versions) if isinstance(versions, dict) else {}
 
 
 def _read(path: Path) -> bytes | None:

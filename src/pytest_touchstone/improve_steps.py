@@ -29,7 +29,7 @@ from pytest_touchstone.text import listed, shorten, visible
 from pytest_touchstone.train.serve import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from pytest_touchstone.improve import Verdict
     from pytest_touchstone.runs import Run
@@ -260,7 +260,7 @@ class Improvement:
         return tried
 
     @contextlib.contextmanager
-    def _reachable(self, model: Path, result: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
+    def _reachable(self, model: Path, result: Mapping[str, Any], name: str) -> Generator[tuple[str, str]]:
         """The address and the name of the tuned model, which is served while the block runs."""
         hosted = result.get("model")
         if isinstance(hosted, str):  # its provider keeps it
@@ -331,7 +331,7 @@ class Improvement:
 
     def _run(self, step: str, command: Sequence[str], environ: Mapping[str, str], accepted: Sequence[int] = (0,)) -> None:
         log = self.output / f"{step}.log"
-        tell = (lambda line: self.say(f"  | {line}")) if self.follow else None
+        tell = self._pass_on if self.follow else None
         with Process(command, log=log, folder=Path(self.inputs.folder), environ=environ, tell=tell) as process:
             status = process.wait()
         if status not in accepted:
@@ -339,6 +339,9 @@ class Improvement:
             fix = f"once that is mended, go on by touchstone improve --resume --output {shlex.quote(str(self.output))}"
             msg = f"{step} ended with status {status}; its log is {log}{seen}\n{fix}"
             raise ImproveError(msg)
+
+    def _pass_on(self, line: str) -> None:
+        self.say(f"  | {line}")
 
     def _run_tests(self, step: str, command: Sequence[str], environ: Mapping[str, str]) -> Tried:
         known = {run.id for run in self._runs()}

@@ -29,7 +29,7 @@ COLUMNS = ("", "cases", "before", "after", "difference", "95 % interval", "fixed
 
 def headline(verdict: Verdict) -> str:
     """The verdict in a sentence."""
-    if verdict.result == "promoted":
+    if not verdict.reasons:
         return "promoted: the tuned model is better on cases that it never saw, and lost nothing that counts"
     more = f" ({len(verdict.reasons):,} reasons)" if len(verdict.reasons) > 1 else ""
     return f"refused: {_SHORT[verdict.reasons[0].rule]}{more}"
