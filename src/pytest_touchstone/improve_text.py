@@ -31,8 +31,9 @@ def headline(verdict: Verdict) -> str:
     """The verdict in a sentence."""
     if not verdict.reasons:
         return "promoted: the tuned model is better on cases that it never saw, and lost nothing that counts"
-    more = f" ({len(verdict.reasons):,} reasons)" if len(verdict.reasons) > 1 else ""
-    return f"refused: {_SHORT[verdict.reasons[0].rule]}{more}"
+    first, *others = verdict.reasons
+    more = f", and {len(others):,} more {'reason' if len(others) == 1 else 'reasons'}" if others else ""
+    return f"refused: {_SHORT[first.rule]}{more}"
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
