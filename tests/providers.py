@@ -15,6 +15,7 @@ slow answers (`wait` for an event) and connections dropped in the middle (`drop_
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
@@ -80,12 +81,12 @@ class Seen:
 class FakeProvider:
     """The server: a context manager on a port of its own."""
 
-    def __init__(self, answer: Reply | Callable[[Seen], Reply] | None = None) -> None:
+    def __init__(self, answer: Reply | Callable[[Seen], Reply] | None = None, *, port: int = 0) -> None:
         self.answer: Reply | Callable[[Seen], Reply] = answer or Reply()
         self.requests: list[Seen] = []
         self._script: deque[Reply] = deque()
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.provider = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._stopped = False
@@ -124,6 +125,11 @@ class FakeProvider:
             if self._script:
                 return self._script.popleft()
         return self.answer if isinstance(self.answer, Reply) else self.answer(seen)
+
+    def wait(self) -> None:
+        """Serve until the process is interrupted."""
+        with contextlib.suppress(KeyboardInterrupt):
+            self._thread.join()
 
     def stop(self) -> None:
         """Close the server and every connection; a second call does nothing."""

@@ -55,12 +55,13 @@ def full_record():
         must_pass=True,
         quarantine="the vendor answers at random",
         number=3,
+        input="Can I return it?",
         scores=(
             Score(name="exact_match", value=0.0, passed=False, reason="differs"),
             Score.unscored("judge", "refused", judge="openai:judge-1 0123abcd"),
         ),
         calls=(
-            call(replayed=True),
+            call(replayed=True, host="127.0.0.1:8000"),
             call(
                 role="judge", messages=(), cost_usd=None, cost_reason="no price", latency_s=None, status=None, error="ended", usage=Usage()
             ),

@@ -29,6 +29,7 @@ LAYERS = (
     {"runs"},
     {"report", "export"},
     {"train"},
+    {"improve"},
     {"plugin", "cli"},
 )
 MAY_IMPORT_PYTEST = {"plugin", "baseline"}

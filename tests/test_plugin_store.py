@@ -77,6 +77,7 @@ class TestARun:
             "train",
             "c1",
         )
+        assert records[1].input == "x"
         assert (run.complete, run.exit_status, result.ret) == (True, 1, 1)
         assert run.options == {"record": "missing", "limit": 9, "arguments": ["test_shop.py"], "keyword": "not c3"}
         assert run.versions["python"] == f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
@@ -121,6 +122,7 @@ class TestARun:
         (call,) = record.calls
         assert (run.models, run.prompts) == (("gpt-test",), (prompt_hash([{"role": "system", "content": "Be brief."}]),))
         assert (call.role, call.model, call.status, call.replayed, call.messages) == ("app", "gpt-test", 200, False, ())
+        assert call.host == f"127.0.0.1:{provider.port}"
         assert call.usage.input_tokens is not None
         assert call.cost_usd is None
         assert call.cost_reason

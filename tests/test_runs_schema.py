@@ -44,6 +44,7 @@ def test_a_file_of_every_version_is_read_and_written(version, tmp_path):
     assert (failed.outcome, failed.must_pass, failed.tags, failed.number) == ("failed", True, ("refunds", "ünïcode"), 3)
     assert [(score.name, score.passed) for score in failed.scores] == [("exact_match", False), ("judge", None)]
     assert [(call.role, call.cost_usd, call.replayed) for call in failed.calls] == [("app", 0.5, True), ("judge", None, False)]
+    assert failed.calls[0].host == ("api.openai.com" if version >= 3 else "")
     assert (passed.case_id, passed.reason) == ("gift", "")
     store.add(run(minutes=1), [record()], redact=keep)
     assert len(store.runs()) == 2
@@ -100,6 +101,6 @@ def test_a_newer_one_is_refused(tmp_path):
     with pytest.raises(StoreError) as error:
         RunStore.open("runs.db", base=tmp_path)
     assert str(error.value) == (
-        "runs.db: it was written by a newer pytest-touchstone (schema 7, this one knows 2); "
+        "runs.db: it was written by a newer pytest-touchstone (schema 7, this one knows 3); "
         "upgrade pytest-touchstone, or name another store with llm_store"
     )

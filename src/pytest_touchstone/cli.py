@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_touchstone import cli_compare, cli_correct, cli_runs, cli_train
+from pytest_touchstone import cli_compare, cli_correct, cli_improve, cli_runs, cli_train
 from pytest_touchstone.errors import SettingsError, TouchstoneError
 from pytest_touchstone.text import visible
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_compare.add_command(commands)
     cli_correct.add_command(commands)
     cli_train.add_commands(commands)
+    cli_improve.add_command(commands)
     init = commands.add_parser(
         "init",
         help="Offer the lines that git needs.",

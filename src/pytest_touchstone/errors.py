@@ -98,6 +98,10 @@ class StoreError(TouchstoneError):
     """The run store cannot be read or written as it stands, or does not know a run."""
 
 
+class ImproveError(TouchstoneError):
+    """A step of an improvement could not be done, so there is no verdict."""
+
+
 class TrialTimeout(TouchstoneError):
     """A test body did not end within its time, so there is no verdict."""
 

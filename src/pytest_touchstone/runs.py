@@ -290,7 +290,7 @@ _TRIAL: tuple[str, ...] = (
 )  # fmt: skip
 _CALL: tuple[str, ...] = (
     "run_id", "trial_place", "place", "role", "provider", "model", "prompt_hash", "input_tokens", "output_tokens", "cached_tokens",
-    "cost_usd", "cost_reason", "latency_s", "status", "error", "replayed",
+    "cost_usd", "cost_reason", "latency_s", "status", "error", "replayed", "host",
 )  # fmt: skip
 # What of a record has a column of its own, and what is not stored: prompts and training examples may be large, and are elsewhere.
 _IN_COLUMNS = {"suite", "case_id", "content_hash", "number", "outcome", "output", "duration_s", "calls"}
@@ -408,13 +408,14 @@ def _call_values(call: Call) -> dict[str, Any]:
         "status": call.status,
         "error": None if call.error is None else _text(call.error),
         "replayed": int(call.replayed),
+        "host": _text(call.host),
     }
 
 
 def _call(values: Mapping[str, Any]) -> Call:
     usage = Usage(input_tokens=values["input_tokens"], output_tokens=values["output_tokens"], cached_tokens=values["cached_tokens"])
     same = ("role", "provider", "model", "prompt_hash", "cost_usd", "cost_reason", "latency_s", "status", "error")
-    return Call(**{name: values[name] for name in same}, usage=usage, replayed=bool(values["replayed"]))
+    return Call(**{name: values[name] for name in same}, usage=usage, replayed=bool(values["replayed"]), host=values["host"] or "")
 
 
 def _outcomes(statements: Statements, values: Mapping[str, object]) -> defaultdict[str, Counter[Outcome]]:

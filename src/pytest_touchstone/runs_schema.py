@@ -68,6 +68,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
     ("ALTER TABLE touchstone_run ADD COLUMN gate TEXT",),
+    ("ALTER TABLE touchstone_call ADD COLUMN host TEXT",),
 )
 KNOWN = len(MIGRATIONS)
 

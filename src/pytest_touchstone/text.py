@@ -43,7 +43,7 @@ def shorten(text: str, width: int = QUOTE_WIDTH) -> str:
     """
     # Escapes only lengthen, so `width` characters from each end are enough however long the text is.
     ends = text if len(text) <= 2 * width else text[:width] + text[-width:]
-    pieces = [_ACTS_OR_BREAKS.sub(_escape, character) for character in ends]
+    pieces = [_ACTS_OR_BREAKS.sub(_escape, character) for character in ends] if _ACTS_OR_BREAKS.search(ends) else list(ends)
     if len(ends) == len(text) and sum(map(len, pieces)) <= width:
         return "".join(pieces)
     tail_width = (width - 1) // 3

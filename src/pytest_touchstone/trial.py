@@ -81,7 +81,8 @@ class Call:
     `messages` and `tools` are what was sent, in OpenAI chat shape (a system prompt is a `system` message); `answer` is the
     assistant message that came back, None where there was none. `latency_s` is in seconds, `cost_usd` in US dollars, None
     with `cost_reason` where the price or the tokens are not known. `replayed` calls took time and money when they were recorded, not now.
-    `prompt_hash` is that of the system prompt in `messages`, and stays when the messages are left out.
+    `prompt_hash` is that of the system prompt in `messages`, and stays when the messages are left out. `host` is where the request went,
+    with the port where the URL names one: `api.openai.com`, `127.0.0.1:8000`; "" where that is not known.
     """
 
     role: Role = "app"
@@ -98,6 +99,7 @@ class Call:
     error: str | None = None
     replayed: bool = False
     prompt_hash: str = ""
+    host: str = ""
 
     def __post_init__(self) -> None:
         """Hash the system prompt while it is here."""
@@ -542,7 +544,7 @@ class TrialRecord:
     correction would say of it, None where it is not to be on it. `input_fingerprint` is that of the case's input in a run
     that exports, empty in others. `earlier_examples` are what earlier calls of the trial offer where more than the last one is trained on:
     mappings of `call` (from 1), `example` and `example_reason`. `quarantine` is the reason why the case is reported but not gated, empty
-    where it is gated.
+    where it is gated. `input` is the case's input, shortened to a line.
     """
 
     nodeid: str
@@ -566,6 +568,7 @@ class TrialRecord:
     input_fingerprint: str = ""
     quarantine: str = ""
     earlier_examples: tuple[Mapping[str, Any], ...] = ()
+    input: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         r"""Plain dicts, lists and scalars, safe to send to another process.

@@ -26,12 +26,14 @@ from pytest_touchstone.plugin.tracebacks import error_repr, make_safe
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.recorder import Owner
 from pytest_touchstone.report.terminal import Line, as_pairs, plain, trial_block
-from pytest_touchstone.text import visible
+from pytest_touchstone.text import shorten, visible
 from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, current_role, raise_unless_passed, scorer_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
+
+    from pydantic import JsonValue
 
     from pytest_touchstone.cases import Case
     from pytest_touchstone.export.example import Example, LeftOut, Lesson
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pytest_touchstone.trial import Call, Outcome, Scorer
 
 MAX_OUTPUT = 100_000
+MAX_INPUT = 200
 HOOK_RAISED = "a pytest_llm_example hook raised"
 # What scorers and pytest-timeout's alarm may raise while a teacher's answer is checked, and is no business of the trial.
 _ENDED = (pytest.fail.Exception, pytest.skip.Exception)
@@ -312,6 +315,7 @@ class TrialRunner:
             number=number_of(item),
             outcome="not_run",
             input_fingerprint="" if self.settings.export is None else fingerprint(case),
+            input=_in_a_line(case.input, self._redact),
         )
         return planned
 
@@ -434,6 +438,11 @@ def _without_traceback(item: pytest.Item) -> Generator[None]:
 
 def _without_texts(call: Call) -> Call:
     return dataclasses.replace(call, messages=(), tools=(), answer=None)
+
+
+def _in_a_line(value: JsonValue, redact: Callable[[str], str]) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shorten(redact(text), MAX_INPUT)
 
 
 def _output_text(trial: Trial, redact: Callable[[str], str]) -> str | None:

@@ -580,7 +580,16 @@ class Exchange:
             self._settle(self._recorder.budget, cost)
         text = None if error is None else self._recorder.redact(error)
         call = read_call(
-            self._asked, api=api, role=self._role, status=status, body=body, latency_s=latency_s, cost=cost, replayed=replayed, error=text
+            self._asked,
+            api=api,
+            role=self._role,
+            status=status,
+            body=body,
+            latency_s=latency_s,
+            cost=cost,
+            replayed=replayed,
+            error=text,
+            host=urlsplit(self._url).netloc.rpartition("@")[2],
         )
         self._scope.owner.on_call(call)
 

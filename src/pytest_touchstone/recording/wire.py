@@ -89,6 +89,7 @@ def read_call(
     cost: tuple[float | None, str],
     replayed: bool,
     error: str | None = None,
+    host: str = "",
 ) -> Call:
     """The call that a request and its (redacted, stored) response make; `error` is that of a request that got no response."""
     request = _object(asked.json)
@@ -108,6 +109,7 @@ def read_call(
         status=status,
         error=failed or _stream_error(body, status),
         replayed=replayed,
+        host=host,
     )
 
 

@@ -123,7 +123,8 @@ def _yaml(plan: Plan) -> bytes:
     import yaml
 
     data = (plan.data.folder / FORMATS[plan.job.method]).resolve()
-    return yaml.safe_dump(arguments(plan.job, data=data, output=plan.output), sort_keys=False, allow_unicode=True).encode()
+    text: str = cast("Any", yaml).safe_dump(arguments(plan.job, data=data, output=plan.output), sort_keys=False, allow_unicode=True)
+    return text.encode()
 
 
 def _cli(plan: Plan) -> Path:

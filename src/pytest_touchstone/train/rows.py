@@ -137,10 +137,8 @@ def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tools(value: object) -> list[Any] | None:
-    parsed: Any = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(parsed, list) or not parsed:
-        return None
-    return cast("list[Any]", parsed)
+    parsed: list[Any] | None = json.loads(value) if isinstance(value, str) else cast("Any", value)
+    return parsed if isinstance(parsed, list) and parsed else None
 
 
 @dataclass(frozen=True, kw_only=True)
