@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from pytest_touchstone.errors import ImproveError, SettingsError
-from pytest_touchstone.export.write import MANIFEST_FILE, TRAIN_FILE
+from pytest_touchstone.export.format import TRAIN_FILE
+from pytest_touchstone.export.write import MANIFEST_FILE
 from pytest_touchstone.improve import PromotionPolicy, Refusal, Side, hopeless, promote, untried
 from pytest_touchstone.improve_process import Process
 from pytest_touchstone.improve_state import Done, Inputs, State, StepName, file_hash, fingerprint
