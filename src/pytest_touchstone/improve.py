@@ -123,7 +123,7 @@ class Gain:
             compared=turned.compared,
             before=turned.run_rate,
             after=turned.baseline_rate,
-            difference=None if turned.difference is None else -turned.difference,
+            difference=None if turned.difference is None else 0.0 - turned.difference,  # no difference is not -0.0
             interval=interval and Interval(low=-interval.high, high=-interval.low, level=interval.level, method=interval.method),
             p=turned.p,
             p_adjusted=turned.p_adjusted,
