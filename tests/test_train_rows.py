@@ -4,7 +4,7 @@ import json
 
 import pytest
 from export_samples import WEATHER, assistant, tool_call, user
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_touchstone.train.rows import IGNORED, Template, Tokens, Unusable, batch_problems, encode, prepare, wants_objects
