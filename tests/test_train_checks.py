@@ -98,7 +98,7 @@ class TestDevices:
 
     def test_gguf_is_downloaded_for_and_needs_a_gpu(self):
         assert problems(job(backend="unsloth", gguf="q4_k_m"), facts()) == [
-            "gguf is written by llama.cpp, which Unsloth downloads and builds; say --download, or set merge: true and convert that yourself",
+            "gguf is written by llama.cpp, which Unsloth downloads and builds; say --download, or convert the merged model",
             "gguf cannot be written from a 4-bit base on a CPU; set merge: true and convert that yourself, or quantization: none",
         ]
         assert problems(job(backend="unsloth", gguf="q4_k_m", download=True), facts(gpus=[GPU], bf16=True)) == []
