@@ -96,6 +96,13 @@ class TestDevices:
         assert problems(job(), facts(gpus=[GPU])) == ["precision is bf16, which this GPU does not have; set precision: fp16"]
         assert problems(job(precision="fp16"), facts()) == ["precision is fp16, which does not train on a CPU; set precision: fp32 or bf16"]
 
+    def test_gguf_is_downloaded_for_and_needs_a_gpu(self):
+        assert problems(job(backend="unsloth", gguf="q4_k_m"), facts()) == [
+            "gguf is written by llama.cpp, which Unsloth downloads and builds; say --download, or convert the merged model",
+            "gguf cannot be written from a 4-bit base on a CPU; set merge: true and convert that yourself, or quantization: none",
+        ]
+        assert problems(job(backend="unsloth", gguf="q4_k_m", download=True), facts(gpus=[GPU], bf16=True)) == []
+
 
 class TestModel:
     def test_one_that_is_nowhere(self):

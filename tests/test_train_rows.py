@@ -4,7 +4,7 @@ import json
 
 import pytest
 from export_samples import WEATHER, assistant, tool_call, user
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_touchstone.train.rows import IGNORED, Template, Tokens, Unusable, batch_problems, encode, prepare, wants_objects
@@ -203,6 +203,7 @@ class TestFirstBatch:
     def test_part_of_the_answer_is_not_trained(self):
         assert self.found(IGNORED, IGNORED, IGNORED, 9, END) == ["example 1 of the first batch trains other tokens than its answer"]
 
+    @settings(suppress_health_check=[HealthCheck.too_slow])
     @given(
         prompt=st.lists(st.integers(1, 50), max_size=5), answer=st.lists(st.integers(1, 50), min_size=1, max_size=5), pad=st.integers(0, 3)
     )

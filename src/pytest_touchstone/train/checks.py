@@ -95,6 +95,10 @@ def _device_problems(job: Job, facts: Mapping[str, Any]) -> Iterator[str]:
         yield "precision is bf16, which this GPU does not have; set precision: fp16"
     if job.precision == "fp16" and not _on_gpu(job, facts):
         yield "precision is fp16, which does not train on a CPU; set precision: fp32 or bf16"
+    if job.gguf and not job.download:
+        yield "gguf is written by llama.cpp, which Unsloth downloads and builds; say --download, or convert the merged model"
+    if job.gguf and job.quantization == "4bit" and not _on_gpu(job, facts):
+        yield "gguf cannot be written from a 4-bit base on a CPU; set merge: true and convert that yourself, or quantization: none"
 
 
 def _model_problems(job: Job, facts: Mapping[str, Any]) -> Iterator[str]:

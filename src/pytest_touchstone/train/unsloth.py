@@ -12,6 +12,7 @@ if os.environ.get("RANK", "0") == "0" and __name__ == "__main__":
 if __name__ == "__main__":
     import unsloth  # pyright: ignore[reportMissingImports] # before trl, transformers and peft, which it changes
 
+from pytest_touchstone.train.merge import merge
 from pytest_touchstone.train.tuning import Run, main, replace_folder, say
 
 if TYPE_CHECKING:
@@ -55,10 +56,13 @@ def finish(run: Run, model: Any, tokenizer: Any) -> dict[str, str]:
     paths: dict[str, str] = {}
     if run.job["merge"]:
         say("phase", text="merging")
-        made = run.output / ".merged.tmp"
-        shutil.rmtree(made, ignore_errors=True)
-        model.save_pretrained_merged(str(made), tokenizer, save_method="merged_16bit")
-        replace_folder(made, run.output / "merged")
+        if run.cuda:
+            made = run.output / ".merged.tmp"
+            shutil.rmtree(made, ignore_errors=True)
+            model.save_pretrained_merged(str(made), tokenizer, save_method="merged_16bit")
+            replace_folder(made, run.output / "merged")
+        else:  # Unsloth 2026.10 does not merge into 4 bit on a CPU
+            merge(run.job["model"], run.output / "adapter", run.output / "merged")
         paths["merged"] = "merged"
     if run.job["gguf"]:
         say("phase", text=f"writing GGUF {run.job['gguf']}")
