@@ -150,6 +150,16 @@ class TestARun:
         with pytest.raises(TrainingError, match=r"/none/python: cannot be started: .*; give --python the path of a Python interpreter"):
             trainer.train(trainer.plan(python="/none/python"))
 
+    def test_is_alone_in_its_folder(self, trainer):
+        trainer.write(RESULT)
+        trainer.output.mkdir()
+        with (
+            run._alone(trainer.output),
+            pytest.raises(TrainingError, match=r"out: another run is at work there; wait for its end, or give"),
+        ):
+            trainer.train()
+        trainer.train()
+
 
 class TestStopping:
     WAITS = 'wanted = stop_wanted()\ntell("step", step=1, loss=2.0)\nwanted.wait()\ntell("stopped", step=1)\nsys.exit(4)\n'
@@ -177,7 +187,7 @@ class TestStopping:
         def note(self, text):
             noted.append(text)
             if text.startswith("stopping"):
-                raise KeyboardInterrupt
+                interrupting()
 
         monkeypatch.setattr(Watch, "step", interrupting)
         monkeypatch.setattr(Watch, "note", note)
@@ -188,14 +198,15 @@ class TestStopping:
 
     def test_the_command_says_so(self, trainer, monkeypatch):
         trainer.write(self.WAITS)
-        monkeypatch.setattr(Watch, "step", lambda *_: signal.raise_signal(signal.SIGTERM))
+        monkeypatch.setattr(Watch, "step", lambda *_: signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM))
         status, _, err = trainer.command()
         assert (status, err) == (2, ["touchstone: interrupted"])
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def interrupting(*_):
-    raise KeyboardInterrupt
+    """Ctrl-C, while the line of a step is being taken in."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 class TestResuming:
@@ -292,7 +303,7 @@ class TestTheCommand:
         status, out, err = trainer.command("--set", "lora.r=4")
         assert (status, err) == (0, [])
         assert out[0] == "trl sft: base on 1 examples"
-        assert out[-3].startswith("trained in 1 s: loss 1.0000, 2 steps") or out[-2].startswith("trained in ")
+        assert any(line.startswith("trained in ") and line.endswith(": loss 1.0000, 2 steps") for line in out)
         assert "adapter: out/adapter" in out
         assert "  r: 4" in (trainer.output / "job.yaml").read_text(encoding="utf-8")
 
@@ -398,7 +409,7 @@ class TestServing:
         def say(text):
             said.append(text)
             if text.startswith("ready"):
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                interrupting()
 
         with pytest.raises(KeyboardInterrupt):
             serve.serve(serving, say)

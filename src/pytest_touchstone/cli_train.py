@@ -13,7 +13,7 @@ from pytest_touchstone.text import visible
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from pytest_touchstone.train.job import Override
     from pytest_touchstone.train.plan import Backend, Plan
@@ -118,7 +118,7 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def stopped_by_signal() -> Iterator[None]:
+def stopped_by_signal() -> Generator[None]:
     """A termination (SIGTERM) ends what runs as Ctrl-C does: in order."""
 
     def interrupt(*_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,12 +23,11 @@ def draw_curves(steps: Sequence[Step], path: Path) -> str | None:
     if not any(step.loss is not None or step.eval_loss is not None for step in steps):
         return "no curves were drawn: no step was logged"
     try:
-        from matplotlib import rc_context
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
+        parts: list[Any] = [importlib.import_module(f"matplotlib{name}") for name in ("", ".figure", ".backends.backend_svg")]
     except ImportError:
         return "no curves were drawn: matplotlib is not installed; pip install 'pytest-touchstone[train]'"
-    figure: Any = Figure(figsize=(7, 4.2), layout="constrained")
+    matplotlib, figures, svg = parts
+    figure = figures.Figure(figsize=(7, 4.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for name, color, label, marker in (("loss", _LOSS, "training", ""), ("eval_loss", _EVAL, "held back for measuring", "o")):
         points = [(step.step, value) for step in steps if (value := getattr(step, name)) is not None]
@@ -46,8 +46,8 @@ def draw_curves(steps: Sequence[Step], path: Path) -> str | None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     drawn = io.BytesIO()
-    canvas: Any = FigureCanvasSVG(figure)
-    with rc_context({"svg.hashsalt": CURVES_FILE}):  # the same picture for the same steps
+    canvas = svg.FigureCanvasSVG(figure)
+    with matplotlib.rc_context({"svg.hashsalt": CURVES_FILE}):  # the same picture for the same steps
         canvas.print_svg(drawn, metadata={"Date": None})
     replace_file(path, drawn.getvalue())
     return None

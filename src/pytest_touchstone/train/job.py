@@ -284,7 +284,8 @@ class Job(BaseModel):
         """The job as a file that `load_job` reads back as an equal job."""
         import yaml
 
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True).encode()
+        text: str = cast("Any", yaml).safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)  # its types are not complete
+        return text.encode()
 
 
 _USED_BY_OPENAI: Final = frozenset({"backend", "model", "method", "seed", "eval_part", "beta", "openai"})

@@ -5,6 +5,7 @@ Imports torch only, so that libraries which do not fit together are named before
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -56,10 +57,10 @@ def _memory() -> int | None:
 def _devices() -> dict[str, Any]:
     """The GPUs that torch can use, and why torch cannot be imported where it cannot."""
     try:
-        import torch
+        torch: Any = importlib.import_module("torch")
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         return {"torch_error": f"{type(error).__name__}: {error}", "gpus": [], "bf16": False}
-    gpus = []
+    gpus: list[dict[str, Any]] = []
     for number in range(torch.cuda.device_count()) if torch.cuda.is_available() else ():
         free, total = torch.cuda.mem_get_info(number)
         gpus.append({"name": torch.cuda.get_device_name(number), "free": free, "total": total})
@@ -81,9 +82,8 @@ def _model(name: str) -> dict[str, Any]:
 
 def _cached(name: str) -> Path | None:
     try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, local_files_only=True))
+        hub: Any = importlib.import_module("huggingface_hub")
+        return Path(hub.snapshot_download(name, local_files_only=True))
     except Exception:  # noqa: BLE001 - not installed, not a name, not there: all the same here
         return None
 

@@ -10,9 +10,10 @@ import shutil
 import signal
 import subprocess
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from pytest_touchstone.errors import TrainingError
 from pytest_touchstone.text import shorten
@@ -139,16 +140,17 @@ def last_checkpoint(output: Path) -> Path | None:
 def checkpoint_state(checkpoint: Path) -> Mapping[str, Any]:
     """What the trainer had logged when it wrote a checkpoint; empty where the file is torn."""
     try:
-        held = json.loads((checkpoint / "trainer_state.json").read_bytes())
+        held: object = json.loads((checkpoint / "trainer_state.json").read_bytes())
     except (OSError, ValueError):
         return {}
-    return held if isinstance(held, dict) else {}
+    return cast("Mapping[str, Any]", held) if isinstance(held, dict) else {}
 
 
 def steps_before(checkpoint: Path) -> list[Step]:
     """The steps that a resumed run has behind it."""
-    entries: object = checkpoint_state(checkpoint).get("log_history")
-    steps = (Step.of(entry) for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
+    held: object = checkpoint_state(checkpoint).get("log_history")
+    entries = cast("list[object]", held) if isinstance(held, list) else []
+    steps = (Step.of(cast("Mapping[str, Any]", entry)) for entry in entries if isinstance(entry, dict))
     return [step for step in steps if step is not None]
 
 
@@ -224,6 +226,7 @@ def run_child(
         raise TrainingError(msg) from error
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(log.open("ab")) if log else None
+        stack.callback(_close, process)
         stack.callback(_kill, process)
         interrupted = _listen(process, listener, file)
         status = process.wait()
@@ -234,23 +237,34 @@ def _listen(process: subprocess.Popen[bytes], listener: _Listener, file: BinaryI
     """Listen until the process has no more to say; returns whether the user asked it to end."""
     asked = False
     assert process.stdin is not None
-    assert process.stdout is not None
-    while True:
+    # In a thread, because Ctrl-C would lose the line that is just being taken in.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        heard = pool.submit(_hear_all, process, listener, file)
         try:
-            line = process.stdout.readline()
-            if not line:
-                return asked
-            printed = listener.hear(line)
-            if file is not None and printed:
-                file.write(printed)
-                file.flush()
-        except KeyboardInterrupt:
-            if asked:
-                raise
-            asked = True
-            process.stdin.close()
-            if listener.watch is not None:
-                listener.watch.note("stopping after this step; Ctrl-C once more stops at once")
+            while True:
+                try:
+                    heard.result()
+                except KeyboardInterrupt:
+                    if asked:
+                        raise
+                    asked = True
+                    process.stdin.close()
+                    if listener.watch is not None:
+                        listener.watch.note("stopping after this step; Ctrl-C once more stops at once")
+                else:
+                    return asked
+        except BaseException:
+            _kill(process)  # or the thread would listen for ever
+            raise
+
+
+def _hear_all(process: subprocess.Popen[bytes], listener: _Listener, file: BinaryIO | None) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        printed = listener.hear(line)
+        if file is not None and printed:
+            file.write(printed)
+            file.flush()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -258,6 +272,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -138,7 +138,9 @@ def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tools(value: object) -> list[Any] | None:
     parsed: Any = json.loads(value) if isinstance(value, str) else value
-    return parsed or None if isinstance(parsed, list) else None
+    if not isinstance(parsed, list) or not parsed:
+        return None
+    return cast("Any", parsed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
 import importlib.metadata
 import json
@@ -15,7 +17,7 @@ from pytest_touchstone.train.process import RUN_FILE, last_checkpoint, steps_bef
 from pytest_touchstone.train.watch import Watch, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
     from typing import TextIO
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 JOB_FILE: Final = "job.yaml"
 RESULT_FILE: Final = "result.json"
+LOCK_FILE: Final = ".lock"
 RESULT_FORMAT: Final = "pytest-touchstone training 1"
 # Where each backend is: a module, and the `Backend` in it.
 _BACKENDS: Final[Mapping[BackendName, str]] = {
@@ -59,8 +62,25 @@ def run_job(plan: Plan, backend: Backend, out: TextIO) -> Mapping[str, Any]:
         TrainingError: there is no result; says why.
         KeyboardInterrupt: the user stopped it; `--resume` goes on.
     """
-    started = time.monotonic()
     plan.output.mkdir(parents=True, exist_ok=True)
+    with _alone(plan.output):
+        return _run(plan, backend, out)
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Generator[None]:
+    """Two processes that write one run would spoil both; the lock goes with whoever holds it, however that ends."""
+    with (output / LOCK_FILE).open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"{output}: another run is at work there; wait for its end, or give --output another folder"
+            raise TrainingError(msg) from error
+        yield
+
+
+def _run(plan: Plan, backend: Backend, out: TextIO) -> Mapping[str, Any]:
+    started = time.monotonic()
     checkpoint = last_checkpoint(plan.output) if plan.resume else None
     replace_file(plan.output / JOB_FILE, plan.job.to_yaml())
     replace_file(plan.output / RUN_FILE, json.dumps(_given(plan, checkpoint), indent=2).encode() + b"\n")
@@ -115,7 +135,7 @@ def _output_problems(plan: Plan) -> list[str]:
         return [f"{output}: is no folder; give --output a folder, which may be new"]
     held = _read_given(output)
     if held is None:
-        if output.is_dir() and any(output.iterdir()):
+        if output.is_dir() and any(path.name != LOCK_FILE for path in output.iterdir()):
             return [f"{output}: is not empty, and no run of ours is in it; give --output another folder"]
         return [f"{output}: holds no run that could be resumed; leave --resume out"] if plan.resume else []
     if not plan.resume:

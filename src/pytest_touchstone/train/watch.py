@@ -7,7 +7,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.files import replace_file
 from pytest_touchstone.text import shorten, visible
@@ -66,10 +66,10 @@ def read_steps(folder: Path) -> list[Step]:
     steps: list[Step] = []
     for line in lines:
         try:
-            values = json.loads(line)
+            values: object = json.loads(line)
         except ValueError:
             continue
-        step = Step.of(values) if isinstance(values, dict) else None
+        step = Step.of(cast("Mapping[str, Any]", values)) if isinstance(values, dict) else None
         if step is not None:
             steps.append(step)
     return steps
