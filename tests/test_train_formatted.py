@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import pytest
 from export_samples import assistant, example, offer, user
 
+from pytest_touchstone.errors import JobError
 from pytest_touchstone.export.leak import input_fingerprint
 from pytest_touchstone.export.write import write_export
 from pytest_touchstone.train.data import read_data
@@ -42,3 +45,15 @@ def test_without_a_part_to_measure_on_all_is_trained(tmp_path):
     write_export(tmp_path, offers=[offer(made(number)) for number in range(10)], holdout=[], run={}, formats=["openai"])
     data = read_format(tmp_path, "openai")
     assert data.parts(0.0) == (data.file.read_bytes(), b"")
+
+
+def test_pairs_are_known_by_their_hash(tmp_path):
+    offers = [
+        offer(dataclasses.replace(made(number), kind="fix", target_source="expected", rejected=(assistant("No."),))) for number in range(3)
+    ]
+    write_export(tmp_path, offers=offers, holdout=[], run={}, formats=["preference"])
+    assert [line.number for line in read_data(tmp_path, "dpo").lines] == [1, 2, 3]
+    with (tmp_path / "preference" / "train.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(JobError, match="is not as the export wrote it: its sha256 is not that of the manifest"):
+        read_data(tmp_path, "dpo")

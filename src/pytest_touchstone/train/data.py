@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -16,9 +15,10 @@ from pytest_touchstone.export.leak import input_fingerprint
 from pytest_touchstone.export.ledger import LEDGER_FILE, Ledger
 from pytest_touchstone.export.write import MANIFEST_FILE, MANIFEST_FORMAT
 from pytest_touchstone.text import listed
+from pytest_touchstone.train.formatted import listed_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_touchstone.train.job import Method
@@ -113,10 +113,7 @@ def _known_hash(manifest: Mapping[str, Any], name: str) -> str | None:
     """The sha256 that the manifest has of one of the export's files."""
     if name == TRAIN_FILE:
         return manifest.get("train_sha256")
-    files: object = manifest.get("files")
-    entry: object = cast("Mapping[str, object]", files).get(name) if isinstance(files, Mapping) else None
-    held: object = cast("Mapping[str, object]", entry).get("sha256") if isinstance(entry, Mapping) else entry
-    return held if isinstance(held, str) else None
+    return listed_files(manifest).get(name)
 
 
 def _rows(raw: bytes, place: str, columns: Sequence[str]) -> tuple[list[Mapping[str, Any]], list[Fault]]:

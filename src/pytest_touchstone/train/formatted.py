@@ -56,8 +56,7 @@ def read_format(folder: Path, name: str) -> FormatData:
     manifest: object = json.loads((folder / MANIFEST_FILE).read_bytes())
     report = _get(_get(manifest, "formats"), name)
     file = folder / name / TRAIN_FILE
-    listed = {str(_get(entry, "path")): _get(entry, "sha256") for entry in _list(report, "files")}
-    known = listed.get(f"{name}/{TRAIN_FILE}")
+    known = listed_files(manifest).get(f"{name}/{TRAIN_FILE}")
     if known is None:
         raise JobError([Fault(file=str(file), problem=_why_missing(name, report), fix=again)])
     if not file.is_file():
@@ -70,6 +69,13 @@ def read_format(folder: Path, name: str) -> FormatData:
         problem = "is not as the export wrote it, so the guard against holdout cases did not see it"
         raise JobError([Fault(file=str(file), problem=problem, fix=again)])
     return FormatData(file=file, sha256=digest, lines=lines, cases=cases)
+
+
+def listed_files(manifest: object) -> dict[str, str]:
+    """The sha256 (hex) of each file of a further format, by its path in the export's folder, as the manifest lists it."""
+    formats = _get(manifest, "formats")
+    reports = cast("Mapping[str, object]", formats).values() if isinstance(formats, Mapping) else ()
+    return {str(_get(entry, "path")): str(_get(entry, "sha256")) for report in reports for entry in _list(report, "files")}
 
 
 def _why_missing(name: str, report: object) -> str:
