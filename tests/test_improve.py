@@ -52,7 +52,7 @@ class TestPromoted:
         assert verdict.result == "promoted"
         assert [case.case_id for _, case in verdict.broken] == ["h58", "h59"]
         assert verdict.notes == (
-            f"{SUITE} holdout: of what passed before, up to 11.4 points may be forgotten (95% interval); more cases would tell",
+            f"{SUITE} holdout: of what passed before, up to 11.5% may be forgotten (95% interval); more cases would tell",
         )
 
     def test_although_a_case_lost_its_verdict_where_that_changes_nothing(self):
@@ -92,8 +92,16 @@ class TestRefused:
         verdict = promote(side("p" * 60 + "f" * 40), side("p" * 40 + "f" * 20 + "p" * 40))
         assert rules(verdict) == ["forgetting"]
         assert verdict.reasons[0].text.startswith(
-            f"{SUITE} holdout: of what passed before, it forgot more than the 5 points that are allowed: 60 cases, 100.0% before, 66.7% after, "
+            f"it forgot more than the 5 in 100 that are allowed: {SUITE} holdout: 20 of 60 cases that passed before fail now (95% interval "
         )
+
+    def test_for_forgetting_half_of_few(self):
+        assert rules(promote(side("p" * 10 + "f" * 10, "p" * 10), side("p" * 20, "p" * 5 + "f" * 5))) == ["forgetting"]
+
+    def test_for_one_lost_case_where_none_may_be(self):
+        strict = PromotionPolicy(max_forgetting=0)
+        assert rules(promote(side("p" * 30 + "f" * 20), side("f" + "p" * 49), strict)) == ["forgetting"]
+        assert promote(side("p" * 30 + "f" * 20), side("p" * 50), strict).result == "promoted"
 
     def test_for_a_loss_in_another_suite(self):
         better = (side("p" * 30 + "f" * 20), side("p" * 50))

@@ -74,7 +74,7 @@ def test_it_says_what_was_decided_and_why(tmp_path):
         f"{SUITE} holdout 50 60.0% 96.0% +36.0 +24.1 to +49.9 18 0",
         "even 25 60.0% 96.0%",
         "p 3.8e-06 (exact McNemar, one-sided)",
-        "100.0% of 30 still pass, +0.0 points",
+        "0 of 30 cases that passed before fail now (95% interval 0.0% to 11.6%); p 1 (exact binomial, one-sided)",
         "before: 50 trials: 30 passed, 20 failed",
         "Fixed: 18 cases",
         "h30 holdout Can I return it? failed: No. passed: Yes.",

@@ -63,6 +63,20 @@ def test_intervals_of_rates_say_their_method_and_end_exactly_at_0_and_1():
     assert stats.clopper_pearson(3, 3).high == 1.0
 
 
+@pytest.mark.parametrize(("hits", "n", "rate"), [(0, 10, 0.05), (5, 10, 0.05), (3, 60, 0.02), (7, 7, 0.5), (1, 4, 0.0)])
+def test_binomial_excess_is_the_sum_of_the_tail(hits, n, rate):
+    tail = sum(math.comb(n, count) * rate**count * (1 - rate) ** (n - count) for count in range(hits, n + 1))
+    found = stats.binomial_excess(hits, n, rate)
+    assert found.p == pytest.approx(tail, abs=1e-12)
+    assert (found.statistic, found.n, found.method) == (hits, n, "exact binomial")
+
+
+def test_binomial_excess_at_the_edges():
+    assert stats.binomial_excess(0, 0, 0.05) == stats.Unknown(reason="there are no trials")
+    with pytest.raises(ValueError, match=r"^rate is 1; give a number from 0 to less than 1$"):
+        stats.binomial_excess(0, 1, 1)
+
+
 @pytest.mark.parametrize("rate", [0.02, 0.3, 0.5, 0.85])
 def test_the_exact_interval_covers_the_truth_as_often_as_it_says(rate):
     for n in (1, 6, 20):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pytest_touchstone import stats
 from pytest_touchstone.errors import SettingsError
 from pytest_touchstone.gate import CLEAR, CaseChange, Evidence, Policy, compare, decide, evidence
 from pytest_touchstone.stats import Interval
@@ -56,9 +57,9 @@ class PromotionPolicy:
             msg = f"improve: max_forgetting is {self.max_forgetting!r}; give points from 0 to less than 100"
             raise SettingsError(msg)
 
-    def gate(self, margin: float = 0.0) -> Policy:
+    def gate(self) -> Policy:
         """The same for the gate."""
-        return Policy(alpha=self.alpha, margin=margin, suspicious=max(OFTEN, self.alpha))
+        return Policy(alpha=self.alpha, suspicious=max(OFTEN, self.alpha))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +124,31 @@ class Gain:
             compared=turned.compared,
             before=turned.run_rate,
             after=turned.baseline_rate,
-            difference=None if turned.difference is None else 0.0 - turned.difference,  # no difference is not -0.0
-            interval=interval and Interval(low=-interval.high, high=-interval.low, level=interval.level, method=interval.method),
+            difference=None if turned.difference is None else 0 - turned.difference,  # no difference is not -0.0
+            interval=interval and Interval(low=0 - interval.high, high=0 - interval.low, level=interval.level, method=interval.method),
             p=turned.p,
             p_adjusted=turned.p_adjusted,
             method=turned.method,
             smallest=turned.smallest_drop,
             why_unknown=turned.why_unknown.replace("drop", "gain").replace("got worse", "got better"),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What became of the cases of one part that passed before, in at least half of their trials.
+
+    `lost` of the `compared` (>= 1) ones pass in less than half of their trials now; `interval` is that of the rate of loss (level 0.95).
+    `p` is the exact binomial test's that more is lost than may be, `p_adjusted` Holm's over the parts. No paired test: what is chosen
+    because it passed cannot get better, so flips go one way only.
+    """
+
+    part: str
+    compared: int
+    lost: int
+    interval: Interval
+    p: float
+    p_adjusted: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +164,7 @@ class Verdict:
     """Whether the tuned model takes the place of the one before, with the numbers that say why.
 
     `gains` are of the holdout cases of each suite. `parts` is the gate's decision on all cases of each suite and split, in a suite called
-    `SUITE SPLIT`; `kept` is its decision on those that passed before. `notes` are to be known, but refuse nothing.
+    `SUITE SPLIT`; `kept` is what became of those that passed before. `notes` are to be known, but refuse nothing.
     """
 
     result: VerdictResult
@@ -155,7 +173,7 @@ class Verdict:
     policy: PromotionPolicy
     gains: tuple[Gain, ...]
     parts: Decision
-    kept: Decision
+    kept: tuple[Kept, ...]
     before: Mapping[Outcome, int]
     after: Mapping[Outcome, int]
 
@@ -182,7 +200,7 @@ class Verdict:
             "policy": dataclasses.asdict(self.policy),
             "holdout": [dataclasses.asdict(gain) for gain in self.gains],
             "parts": self.parts.to_dict(),
-            "passed_before": self.kept.to_dict(),
+            "passed_before": [dataclasses.asdict(kept) for kept in self.kept],
             "trials": {"before": dict(self.before), "after": dict(self.after)},
             "fixed": [{"part": part, "case_id": case.case_id} for part, case in self.fixed],
             "broken": [{"part": part, "case_id": case.case_id} for part, case in self.broken],
@@ -274,14 +292,12 @@ class _Draft:
     """What the evidence says when every trial is taken as it is."""
 
     def __init__(self, before: Side, after: Side, splits: Mapping[tuple[str, str], Split], policy: PromotionPolicy) -> None:
-        """Run the gate three times: for a gain on holdout, for a drop anywhere, and for what passed before."""
+        """Look for a gain on holdout, for a drop anywhere, and for what passed before."""
         self.before, self.policy = before, policy
         self.gains = _gains(before.part(splits, "holdout"), after.part(splits, "holdout"), policy)
         old, new = _parts(before, splits), _parts(after, splits)
         self.parts = decide(old, new, policy.gate())
-        passed = {part: {case_id: case for case_id, case in cases.items() if _passed(case)} for part, cases in old.items()}
-        still = {part: {case_id: case for case_id, case in new.get(part, {}).items() if case_id in passed[part]} for part in passed}
-        self.kept = decide(passed, still, policy.gate(margin=policy.max_forgetting))
+        self.kept = _kept(self.parts, policy)
 
     def reasons(self) -> Iterator[Refusal]:
         """Every reason to refuse."""
@@ -294,11 +310,10 @@ class _Draft:
         for part in self.parts.suites:
             if any(reason.rule == "paired_test" and reason.effect == "regressed" for reason in part.reasons):
                 yield Refusal(rule="loss", text=f"{shorten(part.suite)} got worse: {_drop_text(part)}")
-        for part in self.kept.suites:
-            if any(reason.rule == "paired_test" and reason.effect == "regressed" for reason in part.reasons):
-                allowed = f"the {self.policy.max_forgetting:g} points that are allowed"
-                text = f"{shorten(part.suite)}: of what passed before, it forgot more than {allowed}: {_drop_text(part)}"
-                yield Refusal(rule="forgetting", text=text)
+        for kept in self.kept:
+            if kept.p_adjusted <= self.policy.alpha:
+                allowed = f"more than the {self.policy.max_forgetting:g} in 100 that are allowed"
+                yield Refusal(rule="forgetting", text=f"it forgot {allowed}: {kept_text(kept)}")
         failed = [case.case_id for part in self.parts.suites for case in part.cases if case.must_pass_failed]
         if failed:
             yield Refusal(rule="must_pass", text=f"{_cases(len(failed))} that must pass failed: {_names(failed)}")
@@ -308,10 +323,10 @@ class _Draft:
         for part in self.parts.suites:
             if part.p is not None and (part.difference or 0) < 0 and part.result == "undecided":
                 yield f"{shorten(part.suite)} may have got worse, or not: {_drop_text(part)}"
-        for part in self.kept.suites:
-            if part.difference and part.interval and part.result != "regressed" and -part.interval.low * 100 > self.policy.max_forgetting:
-                lost = f"{-part.interval.low * 100:.1f} points"
-                yield f"{shorten(part.suite)}: of what passed before, up to {lost} may be forgotten (95% interval); more cases would tell"
+        for kept in self.kept:
+            if kept.lost and kept.p_adjusted > self.policy.alpha and kept.interval.high * 100 > self.policy.max_forgetting:
+                lost = f"{kept.interval.high:.1%}"
+                yield f"{shorten(kept.part)}: of what passed before, up to {lost} may be forgotten (95% interval); more cases would tell"
 
 
 # Sides
@@ -340,6 +355,22 @@ def _gains(before: Suites, after: Suites, policy: PromotionPolicy) -> tuple[Gain
 
 def _passed(case: Evidence) -> bool:
     return case.rate is not None and case.rate >= CLEAR
+
+
+def _kept(parts: Decision, policy: PromotionPolicy) -> tuple[Kept, ...]:
+    found: list[Kept] = []
+    for part in parts.suites:
+        now = [
+            case.after
+            for case in part.cases
+            if case.difference is not None and not case.quarantined and case.before and _passed(case.before)
+        ]
+        lost = sum(1 for case in now if case is not None and not _passed(case))
+        test, interval = stats.binomial_excess(lost, len(now), policy.max_forgetting / 100), stats.clopper_pearson(lost, len(now))
+        if test and interval:
+            found.append(Kept(part=part.suite, compared=len(now), lost=lost, interval=interval, p=test.p, p_adjusted=test.p))
+    adjusted = stats.holm([kept.p for kept in found])
+    return tuple(dataclasses.replace(kept, p_adjusted=p) for kept, p in zip(found, adjusted, strict=True))
 
 
 def _lost_verdicts(before: Side, after: Side) -> list[tuple[str, str]]:
@@ -378,6 +409,19 @@ def gain_text(gain: Gain) -> str:
     rates = f"{gain.before.rate:.1%} before, {gain.after.rate:.1%} after, {gain.difference * 100:+.1f} points{interval}"
     seen = "" if gain.smallest is None else f"; a gain of about {gain.smallest * 100:.1f} points or more would have been seen 4 times of 5"
     return f"{shorten(gain.suite)}: {_cases(gain.compared)}, {rates}; {_p_text(gain.p, gain.p_adjusted, gain.method)}{seen}"
+
+
+def kept_text(kept: Kept) -> str:
+    """What became of the cases of a part that passed before, in a line.
+
+    >>> interval = Interval(low=0.187, high=0.813, level=0.95, method="Clopper-Pearson")
+    >>> kept_text(Kept(part="triage train", compared=10, lost=5, interval=interval, p=6.4e-05, p_adjusted=0.00013))
+    'triage train: 5 of 10 cases that passed before fail now (95% interval 18.7% to 81.3%); p 6.4e-05, 0.00013 for all together (exact \
+binomial, one-sided)'
+    """
+    interval = f"{kept.interval.level:.0%} interval {kept.interval.low:.1%} to {kept.interval.high:.1%}"
+    counts = f"{kept.lost:,} of {_cases(kept.compared)} that passed before {'fails' if kept.lost == 1 else 'fail'} now"
+    return f"{shorten(kept.part)}: {counts} ({interval}); {_p_text(kept.p, kept.p_adjusted, 'exact binomial')}"
 
 
 def interval_text(interval: Interval) -> str:

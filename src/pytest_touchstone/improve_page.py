@@ -7,8 +7,8 @@ import html
 import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from pytest_touchstone.improve import gain_text
-from pytest_touchstone.improve_text import COLUMNS, by_tag, headline, kept_text, outcomes_text, row
+from pytest_touchstone.improve import gain_text, kept_text
+from pytest_touchstone.improve_text import COLUMNS, by_tag, headline, outcomes_text, row
 from pytest_touchstone.report.runs import commit_text
 from pytest_touchstone.text import shorten, visible
 
@@ -150,8 +150,8 @@ def _holdout(improved: Improved) -> str:
     if improved.after is None:
         return ""
     gains = _list(f"{gain_text(gain)}; alpha {verdict.policy.alpha:g}" for gain in verdict.gains)
-    kept = _list(kept_text(part) for part in verdict.kept.suites)
-    allowed = f"{verdict.policy.max_forgetting:g} points"
+    kept = _list(kept_text(kept) for kept in verdict.kept)
+    allowed = f"{verdict.policy.max_forgetting:g} in 100"
     sides = [f"before: {outcomes_text(verdict.before)}", f"after: {outcomes_text(verdict.after)}"]
     return (
         f"<h2>Is it better on what it never saw?</h2>{gains}<h2>Did it forget?</h2>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_touchstone.gate import decide
-from pytest_touchstone.improve import gain_text, interval_text
+from pytest_touchstone.improve import gain_text, kept_text
 from pytest_touchstone.report.terminal import table
 from pytest_touchstone.text import shorten, visible
 
@@ -43,25 +43,14 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
     if verdict.after:
         yield "holdout:"
         yield from (f"  {gain_text(gain)} (alpha {verdict.policy.alpha:g})" for gain in verdict.gains)
-        yield f"of what passed before (up to {verdict.policy.max_forgetting:g} points may be lost):"
-        yield from (f"  {kept_text(part)}" for part in verdict.kept.suites)
+        yield f"of what passed before (up to {verdict.policy.max_forgetting:g} in 100 may be lost):"
+        yield from (f"  {kept_text(kept)}" for kept in verdict.kept)
         yield from _named("fixed", verdict.fixed)
         yield from _named("broken", verdict.broken)
     yield from (f"note: {visible(note)}" for note in verdict.notes)
     yield ""
     yield visible(headline(verdict))
     yield from (f"  {visible(reason.text)}" for reason in verdict.reasons)
-
-
-def kept_text(part: SuiteDecision) -> str:
-    """What became of the cases of a part that passed before, in a line."""
-    if part.run_rate is None or part.difference is None:
-        return f"{shorten(part.suite)}: none is compared"
-    interval = f" ({interval_text(part.interval)})" if part.interval else ""
-    p = "" if part.p_adjusted is None else f"; p {part.p_adjusted:.2g} ({part.method})"
-    return (
-        f"{shorten(part.suite)}: {part.run_rate.rate:.1%} of {part.compared:,} still pass, {part.difference * 100:+.1f} points{interval}{p}"
-    )
 
 
 def row(name: str, part: SuiteDecision) -> tuple[str, ...]:

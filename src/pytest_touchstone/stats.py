@@ -185,6 +185,29 @@ def clopper_pearson(passes: int, n: int, *, level: float = 0.95) -> Interval | U
     return Interval(low=float(found.low), high=float(found.high), level=level, method="Clopper-Pearson")
 
 
+def binomial_excess(hits: int, n: int, rate: float) -> Test | Unknown:
+    """The exact binomial test that a rate is above `rate`, in [0, 1), from `hits` in n trials: one-sided.
+
+    Assumes n independent trials with one rate. With `rate` 0 a single hit is certain proof. By scipy.
+
+    Raises:
+        ValueError: `hits` is not in [0, n], or `rate` not in [0, 1).
+
+    >>> f"{binomial_excess(5, 10, 0.05).p:.2g}", binomial_excess(0, 10, 0.05).p
+    ('6.4e-05', 1.0)
+    """
+    from scipy.stats import binomtest
+
+    _check_count(hits, n)
+    if not 0 <= rate < 1:
+        msg = f"rate is {rate}; give a number from 0 to less than 1"
+        raise ValueError(msg)
+    if not n:
+        return Unknown(reason="there are no trials")
+    found = binomtest(hits, n, rate, alternative="greater")
+    return Test(p=float(found.pvalue), statistic=float(hits), n=n, method="exact binomial", alternative="greater")
+
+
 def pass_at_k(trials: int, passes: int, k: int) -> float | Unknown:
     """The chance that at least one of k trials passes, estimated without bias from more trials than k.
 
