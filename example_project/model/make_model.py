@@ -1,6 +1,6 @@
 """Train the triage model from scratch on synthetic tickets: `python -m model.make_model`, from the folder above this one.
 
-A Llama of about 0.7 M parameters with a tokenizer of its own, in about a minute on one CPU core. It learns the general labels of
+A Llama of about 0.7 M parameters with a tokenizer of its own, in a few minutes on one CPU core. It learns the general labels of
 the desk's handbook, and the house policy as it was last year. All four rules of it have changed since, so the model is wrong about them.
 """
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 SEED = 11
-TICKETS = 8000
-BATCH = 8
+TICKETS = 24_000
+BATCH = 12
 PEAK_LR = 1.5e-3
 WARM_UP_STEPS = 40
 VOCABULARY = 1400
