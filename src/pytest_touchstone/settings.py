@@ -86,7 +86,8 @@ class Settings:
     `record` is the recording mode, `record_ignore` the paths of JSON body fields that do not tell requests apart.
     `allow_hosts` are host names that replay mode may still reach.
     `export` is the folder that receives training data, None for no export; `replay` (0 to 1) is the part of the passing train cases that
-    it takes.
+    it takes; `leak_threshold` (above 0 to 1) is how alike a train and a holdout input may at most be. `tokenizer` is
+    the folder of the tokenizer that measures examples, and `export_license` what the data may be used under, None where nobody said it.
     `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
     processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
     nothing runs, and what a run would ask is printed.
@@ -107,6 +108,9 @@ class Settings:
     judge: JudgeSettings = JudgeSettings()
     export: Path | None = None
     replay: float = 1.0
+    leak_threshold: float = 0.8
+    tokenizer: Path | None = None
+    export_license: str | None = None
     max_in_flight: int | None = None
     max_calls: int | None = None
     max_cost_usd: float | None = None

@@ -77,7 +77,8 @@ class Call:
     `messages` and `tools` are what was sent, in OpenAI chat shape (a system prompt is a `system` message); `answer` is the
     assistant message that came back, None where there was none. `latency_s` is in seconds, `cost_usd` in US dollars, None
     with `cost_reason` where the price or the tokens are not known. `replayed` calls took time and money when they were recorded, not now.
-    `prompt_hash` is that of the system prompt in `messages`, and stays when the messages are left out.
+    `prompt_hash` is that of the system prompt in `messages`, and stays when the messages are left out. `finish_reason` is why the answer
+    ended, in the provider's word (`stop`, `length`, `max_tokens`), empty where it did not say.
     """
 
     role: Role = "app"
@@ -94,6 +95,7 @@ class Call:
     error: str | None = None
     replayed: bool = False
     prompt_hash: str = ""
+    finish_reason: str = ""
 
     def __post_init__(self) -> None:
         """Hash the system prompt while it is here."""

@@ -21,7 +21,7 @@ KINDS: Final = frozenset({"fix", "replay"})
 _CONVERSATION: Final = ("prompt", "completion", "tools")
 _TUPLES: Final = (*_CONVERSATION, "tags", "checks")
 # What a hook may not change: an example that could pass for another case's would walk past the holdout guard.
-_IDENTITY: Final = ("case_id", "suite", "source", "content_hash", "input_fingerprint", "kind", "trial")
+_IDENTITY: Final = ("case_id", "suite", "source", "content_hash", "input_fingerprint", "input_text", "kind", "trial", "finish_reason")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Example:
     tool definitions that went with the prompt; all in OpenAI chat shape, plain JSON. `kind` is `fix` (a failed case with a
     verified target) or `replay` (a case that passed). `target_source` says where the completion comes from: the case's `expected`
     or `reference`, the answer on the `wire`, or the app's `output` where no call was seen. `checks` names the deterministic
-    scorers that the target passed. `input_fingerprint` is that of the case's input (see `leak`); `trial` counts from 1.
+    scorers that the target passed. `input_fingerprint` and `input_text` are those of the case's input (see `leak`), which the holdout
+    guard compares; neither is training data. `finish_reason` is the provider's of an answer from the wire. `trial` counts from 1.
     """
 
     prompt: tuple[Mapping[str, Any], ...]
@@ -48,6 +49,8 @@ class Example:
     trial: int = 1
     target_source: TargetSource
     checks: tuple[str, ...] = ()
+    input_text: str = ""
+    finish_reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, safe to send to another process."""
@@ -145,7 +148,7 @@ def _as_dict(value: object) -> dict[str, Any]:
 
 
 def _field_problem(example: Example) -> str | None:
-    names = ("case_id", "content_hash", "input_fingerprint", "suite", "source", "kind", "target_source")
+    names = ("case_id", "content_hash", "input_fingerprint", "input_text", "finish_reason", "suite", "source", "kind", "target_source")
     wrong = next((name for name in names if not isinstance(getattr(example, name), str)), None)
     if wrong is not None:
         return f"{wrong} is {type(getattr(example, wrong)).__name__}; give text"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from pytest_touchstone.errors import SettingsError
-from pytest_touchstone.plugin.option_values import optional, part, positive, read_value
+from pytest_touchstone.plugin.option_values import optional, part, positive, read_value, similarity
 from pytest_touchstone.settings import RECORD_MODES, SPLITS, JudgeSettings, RecordMode, Settings, chosen_store, default_record_mode
 
 if TYPE_CHECKING:
@@ -103,6 +103,25 @@ def add_options(parser: pytest.Parser) -> None:
         "got wrong forgets what it got right. Default: 1.0, all of them. Example: --llm-replay 0.5",
     )
     group.addoption(
+        "--llm-leak-threshold",
+        type=similarity,
+        metavar="SIMILARITY",
+        help="Refuse an export in which an input of a train case is at least so much like one of a holdout case, above 0 to 1. "
+        "Default: ini llm_leak_threshold, else 0.8. Example: --llm-leak-threshold 0.9",
+    )
+    group.addoption(
+        "--llm-tokenizer",
+        metavar="FOLDER",
+        help="Measure what --llm-export writes in tokens, with the tokenizer and chat template in this folder of a model. "
+        "Default: ini llm_tokenizer, else in characters only. Example: --llm-tokenizer models/qwen3-4b",
+    )
+    group.addoption(
+        "--llm-export-license",
+        metavar="LICENSE",
+        help="The licence that the dataset card of --llm-export names. Default: ini llm_export_license, else unknown. "
+        "Example: --llm-export-license cc-by-4.0",
+    )
+    group.addoption(
         "--llm-max-in-flight",
         type=positive,
         metavar="N",
@@ -157,6 +176,9 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini(
         "llm_alone_fixtures", "Fixtures that change the whole process, one a line: their tests run alone.", type="linelist", default=[]
     )
+    parser.addini("llm_leak_threshold", "How alike train and holdout inputs may be, as --llm-leak-threshold.", default="")
+    parser.addini("llm_tokenizer", "Folder of a tokenizer that measures exports, relative to the ini file, as --llm-tokenizer.", default="")
+    parser.addini("llm_export_license", "The licence that dataset cards name, as --llm-export-license.", default="")
     parser.addini("llm_max_in_flight_per_host", "Live requests on their way to one host at once, as --llm-max-in-flight.", default="")
     parser.addini("llm_max_calls", "How many live model calls a run may make, as --llm-max-calls.", default="")
     parser.addini("llm_max_cost", "What a run may cost in US dollars, as --llm-max-cost.", default="")
@@ -186,6 +208,14 @@ def read_settings(config: pytest.Config) -> Settings:
     if option.llm_replay is not None and export is None:
         msg = "--llm-replay chooses what --llm-export writes; add --llm-export DIR, or leave it out"
         raise pytest.UsageError(msg)
+    about = {
+        "--llm-leak-threshold": option.llm_leak_threshold,
+        "--llm-tokenizer": option.llm_tokenizer,
+        "--llm-export-license": option.llm_export_license,
+    }
+    for name in [name for name, value in about.items() if value is not None and export is None]:
+        msg = f"{name} is about what --llm-export writes; add --llm-export DIR, or leave it out"
+        raise pytest.UsageError(msg)
     return Settings(
         split=option.llm_split,
         limit=option.llm_limit,
@@ -203,6 +233,9 @@ def read_settings(config: pytest.Config) -> Settings:
         ),
         export=None if export is None else Path(config.invocation_params.dir, export),
         replay=1.0 if option.llm_replay is None else option.llm_replay,
+        leak_threshold=option.llm_leak_threshold or optional(config, "llm_leak_threshold", similarity, "0.9") or Settings.leak_threshold,
+        tokenizer=_tokenizer(config),
+        export_license=option.llm_export_license or config.getini("llm_export_license") or None,
         max_in_flight=option.llm_max_in_flight or optional(config, "llm_max_in_flight_per_host", positive, "8"),
         max_calls=option.llm_max_calls or optional(config, "llm_max_calls", positive, "500"),
         max_cost_usd=option.llm_max_cost or optional(config, "llm_max_cost", _dollars, "2.50"),
@@ -212,6 +245,14 @@ def read_settings(config: pytest.Config) -> Settings:
         gate=read_gate(config),
         store=chosen_store(option.llm_store, os.environ.get("TOUCHSTONE_STORE"), config.getini("llm_store")),
     )
+
+
+def _tokenizer(config: pytest.Config) -> Path | None:
+    if config.option.llm_tokenizer:
+        return Path(config.invocation_params.dir, config.option.llm_tokenizer)
+    named = config.getini("llm_tokenizer")
+    base = config.rootpath if config.inipath is None else config.inipath.parent
+    return Path(base, named) if named else None
 
 
 def record_mode(config: pytest.Config, option: argparse.Namespace) -> RecordMode:
