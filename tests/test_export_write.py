@@ -321,7 +321,7 @@ def entry(number, digest, **fields):
 
 LONG = "The parcel from Bergen never arrived although I paid for express delivery, so who pays me back?"
 SWAPPED = LONG.replace("express", "fast")
-NAMES = ("Oslo", "Rome", "Kyiv", "Bonn", "Graz", "Lodz", "Nice", "Pisa", "Bari", "Cork", "Lyon", "Metz")
+IN_TURNS = ("The parcel from Bergen never", "arrived although I paid for", "fast delivery, so who pays", "me back?")
 HELD = HeldOut.of(LONG, suite="t.py::test", case_id="held", source="t.yaml:9")
 
 
@@ -335,7 +335,7 @@ class TestNearCopies:
             (another(1, completion=(assistant(SWAPPED),)), " in completion[0]"),
             (another(1, completion=(assistant(None, tool_calls=[tool_call(json.dumps({"q": SWAPPED}))]),)), " in completion[0]"),
             (another(1, tools=({"type": "function", "function": {"name": "f", "description": SWAPPED}},)), " in tools[0]"),
-            (another(1, prompt=(user(SWAPPED[:36]), assistant("Go on."), user(SWAPPED[37:]))), " in prompt"),
+            (another(1, prompt=tuple(map(user, IN_TURNS))), " in prompt"),
         ],
     )
     def test_refuse_the_export_wherever_they_are(self, tmp_path, made, where):
@@ -371,10 +371,9 @@ class TestNearCopies:
         assert str(raised.value).endswith("move one to the other's split, or delete one")
 
     def test_are_named_up_to_ten(self, tmp_path):
-        texts = [SWAPPED.replace("Bergen", name) for name in NAMES]
-        offers = [offer(another(number, prompt=(user(text),))) for number, text in enumerate(texts, 10)]
+        held = [dataclasses.replace(HELD, case_id=f"held-{number}") for number in range(12)]
         with pytest.raises(ExportError) as raised:
-            write_export(tmp_path, offers=offers, holdout=(), held_out=[HELD], run={}, leak_threshold=0.5)
+            write_export(tmp_path, offers=[offer(another(1, prompt=(user(SWAPPED),)))], holdout=(), held_out=held, run={})
         first, *pairs, more, _ = str(raised.value).splitlines()
         assert first.startswith("12 pairs of a train and a holdout case are nearly equal")
         assert len(pairs) == 10
@@ -397,7 +396,7 @@ class TestNearCopies:
 
     def test_a_holdout_case_known_with_its_text_guards_exactly_too(self, tmp_path):
         made = write_export(tmp_path, offers=[offer(another(1, prompt=(user(LONG.upper()),)))], holdout=(), held_out=[HELD], run={})
-        assert reasons(made) == ["leak: prompt[0] (user) holds a holdout input"]
+        assert reasons(made) == ["leak: the prompt is a holdout input"]
         assert made.holdout_inputs == 1
 
 

@@ -157,8 +157,8 @@ def _quality(quality: Quality) -> Iterator[str]:
 
 
 def code_less(text: str) -> str:
-    """Prose of our own in which a tag may be quoted: every character that could act is escaped."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", shorten(text, 1_000))
+    """Prose of our own in which a tag may be quoted: whatever could act in it is escaped, addresses that become links by themselves too."""
+    return re.sub(r"([\\`*_\[\]<>&~|@#!$]|(?<=:)//|(?<=www)\.)", r"\\\1", shorten(text, 1_000))
 
 
 def _lengths(found: Mapping[str, Lengths]) -> str:

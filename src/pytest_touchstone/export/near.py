@@ -33,7 +33,9 @@ MIN_LIKE: Final = 4  # characters; shorter words that look alike are other words
 NUMBERS: Final = 0.5  # how alike two different numbers are
 _LIKE_GAIN: Final = 0.2  # what words that look alike are expected to add at most, so that other pairs need not be looked at
 _CELLS: Final = 4_000_000  # similarities computed at once: 32 MB
-_PSEUDO: Final = 2  # so that few inputs say little about what is rare
+# Inputs that hold nothing, so that a few real ones say little about what is rare; a suite's own template shows sooner.
+_PSEUDO: Final = 10
+_PSEUDO_OF_SUITE: Final = 3
 
 _NUMBER: Final = r"\d+(?:[.,:]\d+)*"
 # Scripts that put no spaces between words: their words are taken to be pairs of characters, as search engines do.
@@ -131,8 +133,8 @@ class _Rarity:
         for side in sides:
             for suite, documents in side.documents.items():
                 suites[suite] |= set(documents)
-        self._all = _counted({words for documents in suites.values() for words in documents})
-        self._suites = {suite: _counted(documents) for suite, documents in suites.items()}
+        self._all = _counted({words for documents in suites.values() for words in documents}, _PSEUDO)
+        self._suites = {suite: _counted(documents, _PSEUDO_OF_SUITE) for suite, documents in suites.items()}
 
     def of(self, suite: str, other: str) -> Weigh:
         """The weight of a word in a pair of texts of these suites: above 0."""
@@ -149,8 +151,8 @@ class _Rarity:
         return weigh
 
 
-def _counted(documents: Collection[Words]) -> tuple[int, Counter[str]]:
-    return len(documents) + _PSEUDO, Counter(word for words in documents for word in words)
+def _counted(documents: Collection[Words], more: int) -> tuple[int, Counter[str]]:
+    return len(documents) + more, Counter(word for words in documents for word in words)
 
 
 def _pairs(word: str) -> Iterator[str]:

@@ -187,7 +187,8 @@ def write_export(
     lines = cast("Encoded", encoded).lines
     data = b"".join(line + b"\n" for line in lines)
     digest = hashlib.sha256(data).hexdigest()
-    quality = assess([candidate.example for candidate in kept], count_tokens=count_tokens, tokens_reason=clean(tokens_reason))
+    taught = [dataclasses.replace(candidate.example, tags=tuple(map(clean, candidate.example.tags))) for candidate in kept]
+    quality = assess(taught, count_tokens=count_tokens, tokens_reason=clean(tokens_reason))
     manifest = Manifest(
         plugin_version=importlib.metadata.version("pytest-touchstone"),
         trials=len(offers),
