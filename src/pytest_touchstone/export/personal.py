@@ -15,7 +15,8 @@ MAX_TEXT: Final = 1_000_000  # characters of one text that are looked at
 _EMAIL: Final = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w-])")
 # International, or with a group of digits in parentheses or after a leading 0: other rows of digits are orders and amounts.
 _PHONE: Final = re.compile(
-    r"(?<![\w+.,-])(?<!\d )(?:\+|00)[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}(?!\w)|(?<![\w+.,-])(?<!\d )\(?0\d{1,5}\)?[ /-]\d[\d -]{4,12}\d(?!\w)"
+    r"(?<![\w+.,-])(?<!\d )(?:\+|00)[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}(?!\w)"
+    r"|(?<![\w+.,-])(?<!\d )\(?0\d{1,5}\)?[ /-]\d[\d -]{4,12}\d(?!\w)"
 )
 _NORTH_AMERICAN: Final = re.compile(r"(?<![\w+.,-])(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[.-])[2-9]\d{2}[.-]\d{4}(?![\w-])")
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
