@@ -337,6 +337,7 @@ class TestNearCopies:
             (another(1, prompt=({"role": "system", "content": SWAPPED}, user("Hi"))), " in prompt[0]"),
             (another(1, completion=(assistant(SWAPPED),)), " in completion[0]"),
             (another(1, completion=(assistant(None, tool_calls=[tool_call(json.dumps({"q": SWAPPED}))]),)), " in completion[0]"),
+            (another(1, rejected=(assistant(SWAPPED),)), " in rejected[0]"),
             (another(1, tools=({"type": "function", "function": {"name": "f", "description": SWAPPED}},)), " in tools[0]"),
             (another(1, prompt=tuple(map(user, IN_TURNS))), " in prompt"),
         ],

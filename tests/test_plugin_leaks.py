@@ -36,8 +36,8 @@ def write(pytester, name, *cases):
 
 
 def written(pytester):
-    """Everything in the export's folder and in every other file that the run left, but for the golden files and conftests."""
-    given = {"cases.json", "more.json", "test_suite.py", "test_other.py", "conftest.py"}
+    """Everything in the export's folder and in every other file that the run left, but for what was given and the history of runs."""
+    given = {"runs.db", "mine.jsonl", "cases.json", "more.json", "test_suite.py", "test_other.py", "conftest.py"}
     files = [path for path in pytester.path.rglob("*") if path.is_file() and path.name not in given and "__pycache__" not in path.parts]
     return "\n".join(path.read_bytes().decode("utf-8", "replace") for path in files).casefold()
 
@@ -112,17 +112,43 @@ def test_a_holdout_case_in_quarantine_still_guards(project, runner):
     refused(project, runner.run(*EXPORT))
 
 
-@pytest.mark.parametrize(
-    "sources", ["'more.json', where=lambda case: case.split == 'train'", "'more.json', split='train'", "'more.json', limit=1"]
-)
+@pytest.mark.parametrize("sources", ["'more.json', where=lambda case: case.split == 'train'", "'more.json', limit=1"])
 def test_a_holdout_case_of_another_suites_file_guards_too_however_that_suite_selects(project, runner, sources):
     write(project, "cases.json", case("near", NEAR), case("other", OTHER))
     write(project, "more.json", case("else", "Do you sell gift cards?"), case("held", HELD, "holdout"))
     project.makepyfile(test_other=TEST.format(sources=sources))
+    refused(project, runner.run(*EXPORT))
+
+
+@pytest.mark.parametrize(("text", "kind"), [(HELD, "holdout"), (NEAR, "% like the holdout case 'held' of test_suite.py::test_it")])
+def test_a_case_that_needs_a_correction_is_not_listed_where_it_says_what_a_holdout_case_does(project, runner, text, kind):
+    fails = TEST.replace('assert "address"', 'assert "parcel" not in str(case.input) and "address"')
+    project.makepyfile(test_suite=fails.format(sources="'cases.json'"))
+    open_case = {name: value for name, value in case("open", text).items() if name != "expected"}
+    asks = {**open_case, "id": "asks", "input": "Is the parcel that I sent back to you on Monday there?"}
+    write(project, "cases.json", case("other", OTHER), case("held", HELD, "holdout"), open_case, asks)
     result = runner.run(*EXPORT)
-    if "split=" in sources:  # says of every case that it is train; the file's own word is not what counts
-        return
-    refused(project, result)
+    result.stdout.fnmatch_lines(["export: 1 example written to *"])
+    reasons = left_out(project)
+    assert reasons["open"].startswith("leak: the input of the case is ")
+    assert kind in reasons["open"]
+    listed = (project.path / "training" / "needs_correction.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in listed] == ["asks"]
+
+
+def test_an_accepted_correction_that_nearly_says_a_holdout_input_refuses_the_export(project, runner):
+    project.makepyfile(test_suite=TEST.replace('"address"', '"nothing"').format(sources="'cases.json'"))
+    open_case = {"id": "open", "input": OTHER, "split": "train"}
+    write(project, "cases.json", open_case, case("held", HELD, "holdout"))
+    runner.run(*EXPORT)
+    needed = json.loads((project.path / "training" / "needs_correction.jsonl").read_text(encoding="utf-8"))
+    correction = {name: needed[name] for name in ("suite", "id", "content_hash")} | {"correction": NEAR}
+    (project.path / "mine.jsonl").write_text(json.dumps(correction), encoding="utf-8")
+    result = runner.run(*EXPORT, "--llm-corrections", "mine.jsonl")
+    result.stdout.fnmatch_lines(
+        ["export: *case 'open' of test_suite.py::test_it is in completion[[]0] 8? % like the holdout case 'held' of *"]
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_a_glob_over_several_files(project, runner):

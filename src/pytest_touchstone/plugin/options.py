@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from pytest_touchstone.errors import ModelError, SettingsError
-from pytest_touchstone.plugin.option_values import optional, part, positive, read_value, similarity
+from pytest_touchstone.plugin.option_values import optional, part, positive, read_value
 from pytest_touchstone.settings import (
     RECORD_MODES,
     SPLITS,
@@ -132,25 +132,6 @@ def add_options(parser: pytest.Parser) -> None:
         "provider's own address. Example: --llm-teacher-base-url http://127.0.0.1:8000/v1",
     )
     group.addoption(
-        "--llm-leak-threshold",
-        type=similarity,
-        metavar="SIMILARITY",
-        help="Refuse an export in which an input of a train case is at least so much like one of a holdout case, above 0 to 1. "
-        "Default: ini llm_leak_threshold, else 0.8. Example: --llm-leak-threshold 0.9",
-    )
-    group.addoption(
-        "--llm-tokenizer",
-        metavar="FOLDER",
-        help="Measure what --llm-export writes in tokens, with the tokenizer and chat template in this folder of a model. "
-        "Default: ini llm_tokenizer, else in characters only. Example: --llm-tokenizer models/qwen3-4b",
-    )
-    group.addoption(
-        "--llm-export-license",
-        metavar="LICENSE",
-        help="The licence that the dataset card of --llm-export names. Default: ini llm_export_license, else unknown. "
-        "Example: --llm-export-license cc-by-4.0",
-    )
-    group.addoption(
         "--llm-max-in-flight",
         type=positive,
         metavar="N",
@@ -209,9 +190,6 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini(
         "llm_alone_fixtures", "Fixtures that change the whole process, one a line: their tests run alone.", type="linelist", default=[]
     )
-    parser.addini("llm_leak_threshold", "How alike train and holdout inputs may be, as --llm-leak-threshold.", default="")
-    parser.addini("llm_tokenizer", "Folder of a tokenizer that measures exports, relative to the ini file, as --llm-tokenizer.", default="")
-    parser.addini("llm_export_license", "The licence that dataset cards name, as --llm-export-license.", default="")
     parser.addini("llm_max_in_flight_per_host", "Live requests on their way to one host at once, as --llm-max-in-flight.", default="")
     parser.addini("llm_max_calls", "How many live model calls a run may make, as --llm-max-calls.", default="")
     parser.addini("llm_max_cost", "What a run may cost in US dollars, as --llm-max-cost.", default="")
@@ -234,7 +212,7 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: an ini value cannot be used, or an option not without another.
     """
-    from pytest_touchstone.plugin.export_options import export_call, export_formats
+    from pytest_touchstone.plugin.export_options import export_call, export_formats, leak_threshold, tokenizer
     from pytest_touchstone.plugin.gate_options import read_gate
 
     option = config.option
@@ -261,8 +239,8 @@ def read_settings(config: pytest.Config) -> Settings:
         export_call=export_call(config),
         corrections=_corrections(config),
         teacher=_teacher(config),
-        leak_threshold=option.llm_leak_threshold or optional(config, "llm_leak_threshold", similarity, "0.9") or Settings.leak_threshold,
-        tokenizer=_tokenizer(config),
+        leak_threshold=leak_threshold(config),
+        tokenizer=tokenizer(config),
         export_license=option.llm_export_license or config.getini("llm_export_license") or None,
         max_in_flight=option.llm_max_in_flight or optional(config, "llm_max_in_flight_per_host", positive, "8"),
         max_calls=option.llm_max_calls or optional(config, "llm_max_calls", positive, "500"),
@@ -322,14 +300,6 @@ def _teacher(config: pytest.Config) -> TeacherSettings:
         base_url=option.llm_teacher_base_url or config.getini("llm_teacher_base_url") or None,
         timeout_s=_seconds(config, "llm_teacher_timeout"),
     )
-
-
-def _tokenizer(config: pytest.Config) -> Path | None:
-    if config.option.llm_tokenizer:
-        return Path(config.invocation_params.dir, config.option.llm_tokenizer)
-    named = config.getini("llm_tokenizer")
-    base = config.rootpath if config.inipath is None else config.inipath.parent
-    return Path(base, named) if named else None
 
 
 def record_mode(config: pytest.Config, option: argparse.Namespace) -> RecordMode:
