@@ -21,7 +21,20 @@ settings.load_profile("repeatable")
 # A pytest inside pytest forgets the modules that it was the first to import. Ours and the SDKs hold what exists once in a process
 # (hooks on the wire, compiled models), so they are imported here, before any of them. What is not installed is not missed.
 OURS = [module.name for module in pkgutil.walk_packages(pytest_touchstone.__path__, "pytest_touchstone.")]
-for one_copy in (*OURS, "anthropic", "asyncio", "genai_prices", "httpx", "httpx2", "numpy", "openai", "pyarrow", "yaml"):
+for one_copy in (
+    *OURS,
+    "anthropic",
+    "asyncio",
+    "genai_prices",
+    "httpx",
+    "httpx2",
+    "numpy",
+    "openai",
+    "pyarrow",
+    "rapidfuzz.process",
+    "scipy.sparse",
+    "yaml",
+):
     with contextlib.suppress(ImportError):
         importlib.import_module(one_copy)
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pytest_touchstone.cases import Case
 from pytest_touchstone.errors import ExportError
 from pytest_touchstone.export import write
 from pytest_touchstone.export.example import Example, LeftOut
-from pytest_touchstone.export.leak import input_fingerprint
+from pytest_touchstone.export.leak import HeldOut, input_fingerprint, input_text
 from pytest_touchstone.export.select import example_of
 from pytest_touchstone.export.write import Offer, check_folder, write_export
 from pytest_touchstone.trial import Trial, TrialRecord
@@ -133,6 +134,7 @@ class TestFiles:
             "tool_calls": 1,
             "anchored": [],
             "holdout_inputs": 2,
+            "leak_threshold": 0.8,
             "holdout_taught": [],
             "examples": [
                 {
@@ -154,21 +156,31 @@ class TestFiles:
             ],
             "formats": {},
             "needs_correction": [],
+            "advice": [
+                "2 examples is a small set, under 500: expect a narrow gain, watch for forgetting, and see whether a better prompt does as much",
+                'fewer than 10 examples of "late", "refunds": hardly enough to learn from',
+            ],
             "run": {"commit": "abc", "n": [1, None]},
         }  # fmt: skip
         assert json.loads(json.dumps(made.to_dict())) == manifest_of(folder)
-        assert sorted(path.name for path in folder.iterdir()) == ["ledger.jsonl", "manifest.json", "train.jsonl"]
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "README.md",
+            "ledger.jsonl",
+            "manifest.json",
+            "report.json",
+            "train.jsonl",
+        ]
 
     def test_no_example_gives_no_training_file_and_removes_an_old_one(self, tmp_path):
         export(tmp_path, offer(another(1)))
         made = export(tmp_path, offer(case_id="case-1", reason="not run"))
         assert (made.train_file, made.train_sha256, made.train_bytes, made.written) == (None, None, None, 0)
         assert made.left_out_by_reason == {"not run": 1}
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.jsonl", "manifest.json"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "ledger.jsonl", "manifest.json", "report.json"]
 
     def test_no_trial_at_all(self, tmp_path):
         made = export(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "manifest.json", "report.json"]
         assert (made.trials, made.written, made.left_out) == (0, 0, 0)
 
     def test_a_lone_date_is_accounted_for(self, tmp_path):
@@ -310,6 +322,88 @@ def entry(number, digest, **fields):
     return {**known, "content_hash": f"{number:064}", "export": digest, **fields}
 
 
+LONG = "The parcel from Bergen never arrived although I paid for express delivery, so who pays me back?"
+SWAPPED = LONG.replace("express", "fast")
+IN_TURNS = ("The parcel from Bergen never", "arrived although I paid for", "fast delivery, so who pays", "me back?")
+HELD = HeldOut.of(LONG, suite="t.py::test", case_id="held", source="t.yaml:9")
+
+
+class TestNearCopies:
+    @pytest.mark.parametrize(
+        ("made", "where"),
+        [
+            (another(1, input_text=input_text(SWAPPED)), ""),
+            (another(1, prompt=(user("Hi"), assistant("Yes?"), user(f"Dear all, {SWAPPED} Thanks!"))), " in prompt[2]"),
+            (another(1, prompt=({"role": "system", "content": SWAPPED}, user("Hi"))), " in prompt[0]"),
+            (another(1, completion=(assistant(SWAPPED),)), " in completion[0]"),
+            (another(1, completion=(assistant(None, tool_calls=[tool_call(json.dumps({"q": SWAPPED}))]),)), " in completion[0]"),
+            (another(1, rejected=(assistant(SWAPPED),)), " in rejected[0]"),
+            (another(1, tools=({"type": "function", "function": {"name": "f", "description": SWAPPED}},)), " in tools[0]"),
+            (another(1, prompt=tuple(map(user, IN_TURNS))), " in prompt"),
+        ],
+    )
+    def test_refuse_the_export_wherever_they_are(self, tmp_path, made, where):
+        with pytest.raises(ExportError) as raised:
+            write_export(tmp_path / "out", offers=[offer(made), offer(another(2))], holdout=(), held_out=[HELD], run={})
+        first, pair, fix = str(raised.value).splitlines()
+        assert first == (
+            "1 pair of a train and a holdout case is nearly equal, so nothing was written: "
+            "a model that learns the one cannot be measured by the other"
+        )
+        assert re.fullmatch(
+            rf"support\.yaml:3: case 'case-1' of support is{re.escape(where)} \d\d % like the holdout case 'held' of t\.py::test \(t\.yaml:9\)",
+            pair,
+        )
+        percent = re.search(r"(\d+) %", pair)[1]
+        assert fix == (
+            "Give both cases of a pair one `group` (near-twins then share a split), move one to the other's split, or delete one, "
+            f"or, where they are different on purpose, raise --llm-leak-threshold above {percent} %"
+        )
+        assert not (tmp_path / "out").exists()
+
+    def test_of_the_same_words_cannot_be_allowed(self, tmp_path):
+        with pytest.raises(ExportError) as raised:
+            write_export(
+                tmp_path,
+                offers=[offer(another(1, prompt=(user(LONG.replace("?", "")),)))],
+                holdout=(),
+                held_out=[HELD],
+                run={},
+                leak_threshold=1,
+            )
+        assert " is in prompt[0] 100 % like " in str(raised.value)
+        assert str(raised.value).endswith("move one to the other's split, or delete one")
+
+    def test_are_named_up_to_ten(self, tmp_path):
+        held = [dataclasses.replace(HELD, case_id=f"held-{number}") for number in range(12)]
+        with pytest.raises(ExportError) as raised:
+            write_export(tmp_path, offers=[offer(another(1, prompt=(user(SWAPPED),)))], holdout=(), held_out=held, run={})
+        first, *pairs, more, _ = str(raised.value).splitlines()
+        assert first.startswith("12 pairs of a train and a holdout case are nearly equal")
+        assert len(pairs) == 10
+        assert more == "and 2 more"
+
+    def test_that_would_not_be_written_anyway_refuse_nothing(self, tmp_path):
+        near = another(1, kind="replay", prompt=(user(SWAPPED),))
+        made = write_export(tmp_path, offers=[offer(near), offer(another(2))], holdout=(), held_out=[HELD], run={}, replay=0)
+        assert made.written == 1
+
+    def test_the_words_of_neither_are_shown_nor_secrets_in_their_names(self, tmp_path):
+        held = dataclasses.replace(HELD, case_id="key-12345")
+        with pytest.raises(ExportError) as raised:
+            write_export(
+                tmp_path, offers=[offer(another(1, prompt=(user(SWAPPED),)))], holdout=(), held_out=[held], run={},
+                redact=lambda text: text.replace("key-12345", "[redacted]"),
+            )  # fmt: skip
+        assert "[redacted]" in str(raised.value)
+        assert not any(word in str(raised.value) for word in ("12345", "Bergen", "parcel"))
+
+    def test_a_holdout_case_known_with_its_text_guards_exactly_too(self, tmp_path):
+        made = write_export(tmp_path, offers=[offer(another(1, prompt=(user(LONG.upper()),)))], holdout=(), held_out=[HELD], run={})
+        assert reasons(made) == ["leak: the prompt is a holdout input"]
+        assert made.holdout_inputs == 1
+
+
 class TestLedger:
     def test_keeps_what_was_ever_exported_and_by_which_file_first(self, tmp_path):
         first = export(tmp_path, offer(another(2)), offer(another(1)))
@@ -447,7 +541,7 @@ class TestRefusals:
         with pytest.raises(ExportError, match="is not a folder"):
             check_folder(link)
 
-    @pytest.mark.parametrize("name", ["train.jsonl", "manifest.json", "ledger.jsonl"])
+    @pytest.mark.parametrize("name", ["train.jsonl", "manifest.json", "ledger.jsonl", "README.md", "report.json"])
     @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
     def test_what_is_no_plain_file_in_the_place_of_one(self, tmp_path, name, kind):
         folder = tmp_path / "training"
@@ -482,13 +576,32 @@ class TestRefusals:
         )
         assert (tmp_path / name).read_bytes() == content
 
+    @pytest.mark.parametrize(
+        ("name", "content"), [("README.md", b"# My data"), ("report.json", b"{}"), ("report.json", b"\xff"), ("report.json", b"[]")]
+    )
+    def test_a_readme_or_report_of_somebody_else(self, tmp_path, name, content):
+        export(tmp_path, offer(another(1)))
+        (tmp_path / name).write_bytes(content)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(ExportError) as raised:
+            export(tmp_path, offer(another(2)))
+        assert str(raised.value) == f"{tmp_path / name}: was not written by an export; move it away or choose another folder"
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
     def test_other_files_stay_as_they_are(self, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
         export(tmp_path, offer(another(1)))
         export(tmp_path, offer(another(2)))
         assert (tmp_path / "notes.txt").read_text() == "mine"
         assert rows_of(tmp_path)[0]["prompt"] == [user("Question 2")]
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.jsonl", "manifest.json", "notes.txt", "train.jsonl"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "README.md",
+            "ledger.jsonl",
+            "manifest.json",
+            "notes.txt",
+            "report.json",
+            "train.jsonl",
+        ]
 
 
 class TestWriting:
@@ -507,14 +620,20 @@ class TestWriting:
     def test_litter_of_a_killed_process_is_no_obstacle(self, tmp_path):
         (tmp_path / f".train.jsonl.{os.getpid()}.tmp").write_text("half a li")
         export(tmp_path, offer(another(1)))
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.jsonl", "manifest.json", "train.jsonl"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "README.md",
+            "ledger.jsonl",
+            "manifest.json",
+            "report.json",
+            "train.jsonl",
+        ]
 
     def test_the_ledger_knows_of_the_data_and_they_are_in_place_before_the_manifest_that_vouches_for_them(self, tmp_path, monkeypatch):
         replaced = []
         rename = Path.replace
         monkeypatch.setattr(Path, "replace", lambda self, target: replaced.append(target.name) or rename(self, target))
         export(tmp_path, offer(another(1)))
-        assert replaced == ["ledger.jsonl", "train.jsonl", "manifest.json"]
+        assert replaced == ["ledger.jsonl", "train.jsonl", "report.json", "README.md", "manifest.json"]
 
     @given(data=st.data())
     @settings(max_examples=30)
@@ -583,8 +702,14 @@ def test_no_holdout_input_is_in_any_written_byte(made):
                 example=found if isinstance(found, Example) else None, reason=found.reason if isinstance(found, LeftOut) else "",
             )
         )  # fmt: skip
+    held_out = [HeldOut.of(case.input, suite="s", case_id=case.id, source="x") for case in cases if case.split == "holdout"]
     with tempfile.TemporaryDirectory() as folder:
-        manifest = export(Path(folder), *offers, holdout={input_fingerprint(value) for value in holdout})
+        try:
+            manifest = write_export(Path(folder), offers=offers, holdout=(), held_out=held_out, run={}, leak_threshold=1)
+        except ExportError as error:
+            assert "nearly equal" in str(error)
+            assert not list(Path(folder).iterdir())
+            return
         written = "".join(path.read_text(encoding="utf-8") for path in Path(folder).iterdir()).casefold()
     assert manifest.trials == len(trials) == manifest.written + manifest.left_out
     for value in holdout:

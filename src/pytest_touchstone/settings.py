@@ -117,7 +117,8 @@ class Settings:
     `export` is the folder that receives training data, None for no export; `replay` (0 to 1) is the part of the passing train cases that
     it takes. `export_formats` are the formats beside TRL's, which is always written; `export_call` says which of a trial's model calls
     is trained on. `corrections` is the file of accepted corrections that an export uses, None without one; `teacher` answers for failed
-    cases without another target.
+    cases without another target. `leak_threshold` (above 0 to 1) is how alike a train and a holdout input may at most be. `tokenizer` is
+    the folder of the tokenizer that measures examples, and `export_license` what the data may be used under, None where nobody said it.
     `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
     processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
     nothing runs, and what a run would ask is printed.
@@ -142,6 +143,9 @@ class Settings:
     export_call: ExportCall = "last"
     corrections: Path | None = None
     teacher: TeacherSettings = TeacherSettings()
+    leak_threshold: float = 0.8
+    tokenizer: Path | None = None
+    export_license: str | None = None
     max_in_flight: int | None = None
     max_calls: int | None = None
     max_cost_usd: float | None = None

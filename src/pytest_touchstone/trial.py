@@ -82,7 +82,8 @@ class Call:
     assistant message that came back, None where there was none. `latency_s` is in seconds, `cost_usd` in US dollars, None
     with `cost_reason` where the price or the tokens are not known. `replayed` calls took time and money when they were recorded, not now.
     `prompt_hash` is that of the system prompt in `messages`, and stays when the messages are left out. `host` is where the request went,
-    with the port where the URL names one: `api.openai.com`, `127.0.0.1:8000`; "" where that is not known.
+    with the port where the URL names one: `api.openai.com`, `127.0.0.1:8000`; "" where that is not known. `finish_reason` is why the
+    answer ended, in the provider's word (`stop`, `length`, `max_tokens`), empty where it did not say.
     """
 
     role: Role = "app"
@@ -100,6 +101,7 @@ class Call:
     replayed: bool = False
     prompt_hash: str = ""
     host: str = ""
+    finish_reason: str = ""
 
     def __post_init__(self) -> None:
         """Hash the system prompt while it is here."""

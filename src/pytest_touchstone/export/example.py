@@ -21,7 +21,18 @@ KINDS: Final = frozenset({"fix", "replay"})
 _CONVERSATION: Final = ("prompt", "completion", "tools", "rejected")
 _TUPLES: Final = (*_CONVERSATION, "tags", "checks")
 # What a hook may not change: an example that could pass for another case's would walk past the holdout guard.
-_IDENTITY: Final = ("case_id", "suite", "source", "content_hash", "input_fingerprint", "kind", "trial", "call")
+_IDENTITY: Final = (
+    "case_id",
+    "suite",
+    "source",
+    "content_hash",
+    "input_fingerprint",
+    "input_text",
+    "kind",
+    "trial",
+    "call",
+    "finish_reason",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +44,10 @@ class Example:
     where the completion is right, empty where nothing failed or left a text. `kind` is `fix` (a failed case with a
     verified target) or `replay` (a case that passed). `target_source` says where the completion comes from: an accepted `correction`,
     the case's `expected` or `reference`, a `teacher`, the answer on the `wire`, or the app's `output` where no call was seen. `checks`
-    names the scorers that the target passed: the deterministic ones, and of a teacher's answer all. `input_fingerprint` is that of the
-    case's input (see `leak`); `trial` counts from 1. `call` counts the answered calls of the trial from 1, None where the prompt is the
-    case's input.
+    names the scorers that the target passed: the deterministic ones, and of a teacher's answer all. `input_fingerprint` and `input_text`
+    are those of the case's input (see `leak`), which the holdout guard compares; neither is training data. `trial` counts from 1. `call`
+    counts the answered calls of the trial from 1, None where the prompt is the case's input. `finish_reason` is the provider's of an
+    answer from the wire.
     """
 
     prompt: tuple[Mapping[str, Any], ...]
@@ -53,6 +65,8 @@ class Example:
     call: int | None = None
     target_source: TargetSource
     checks: tuple[str, ...] = ()
+    input_text: str = ""
+    finish_reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, safe to send to another process."""
@@ -187,7 +201,7 @@ def _as_dict(value: object) -> dict[str, Any]:
 
 
 def _field_problem(example: Example) -> str | None:
-    names = ("case_id", "content_hash", "input_fingerprint", "suite", "source", "kind", "target_source")
+    names = ("case_id", "content_hash", "input_fingerprint", "input_text", "finish_reason", "suite", "source", "kind", "target_source")
     wrong = next((name for name in names if not isinstance(getattr(example, name), str)), None)
     if wrong is not None:
         return f"{wrong} is {type(getattr(example, wrong)).__name__}; give text"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.cases import canonical_json
 from pytest_touchstone.export.example import Example, LeftOut, plain, problem_of, text_of
-from pytest_touchstone.export.leak import input_fingerprint
+from pytest_touchstone.export.leak import input_fingerprint, input_text
 from pytest_touchstone.trial import Trial, as_score, asks_model, scorer_name
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def _example(trial: Trial, call: Call | None, completion: _Completion, *, suite:
             case_id=case.id,
             content_hash=case.content_hash,
             input_fingerprint=input_fingerprint(case.input),
+            input_text=input_text(case.input),
             suite=suite,
             source=case.source,
             kind=kind,
@@ -139,6 +140,7 @@ def _example(trial: Trial, call: Call | None, completion: _Completion, *, suite:
             call=number,
             target_source=completion.source,
             checks=completion.checks,
+            finish_reason=call.finish_reason if call is not None and completion.source == "wire" else "",
         )
     except (TypeError, ValueError, RecursionError) as error:
         return LeftOut(reason=_brief(f"not exportable: what was sent is not JSON: {error}"))

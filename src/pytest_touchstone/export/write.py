@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.cases import stable_number
 from pytest_touchstone.errors import ExportError
+from pytest_touchstone.export.card import CARD_FILE, MARK, card
 from pytest_touchstone.export.corrections import Needed, Uncorrected, digest, named, whole, write_needed
 from pytest_touchstone.export.example import Example, LeftOut, map_texts, plain, validate_example
 from pytest_touchstone.export.format import TRAIN_FILE
 from pytest_touchstone.export.formats.trl import TRL_FORMAT, encode_trl, trl_row
 from pytest_touchstone.export.formatted import check_needs, check_places, claim, make, write_files
-from pytest_touchstone.export.leak import leaks
-from pytest_touchstone.export.ledger import LEDGER_FILE, Ledger, Taught
+from pytest_touchstone.export.leak import leaks, near_holdout
+from pytest_touchstone.export.ledger import LEDGER_FILE, MAX_NAMED, Ledger, Taught
+from pytest_touchstone.export.near import DEFAULT_THRESHOLD
+from pytest_touchstone.export.quality import NO_TOKENIZER, assess
 from pytest_touchstone.files import replace_file
 
 if TYPE_CHECKING:
@@ -31,12 +34,17 @@ if TYPE_CHECKING:
     from pytest_touchstone.export.format import Row
     from pytest_touchstone.export.formats.trl import Encoded
     from pytest_touchstone.export.formatted import Made
+    from pytest_touchstone.export.leak import HeldOut, NearCopy
+    from pytest_touchstone.export.quality import CountTokens
     from pytest_touchstone.settings import Split
     from pytest_touchstone.trial import Outcome, TrialRecord
 
 MANIFEST_FILE: Final = "manifest.json"
+REPORT_FILE: Final = "report.json"
+REPORT_FORMAT: Final = "pytest-touchstone report 1"
 MANIFEST_FORMAT: Final = "pytest-touchstone export 1"
 _FAMILY: Final = "pytest-touchstone export "
+_REPORT_FAMILY: Final = "pytest-touchstone report "
 
 _TEXTS: Final = ("prompt", "completion", "tools", "rejected")
 _LEAKED: Final = "leak: the input of the case is a holdout input"
@@ -110,10 +118,11 @@ class Manifest:
     on. The `by_` counts are of written examples, `left_out_by_reason` of offers. `train_file` is None, and
     so are its hash and size (bytes), where no example was written. `examples` are in the order of the file's lines; each `sha256` is
     that of the line without its newline. `tool_calls` counts the examples that hold any, and `anchored` are columns: `formats.trl` says
-    what to know about both. `holdout_inputs` counts the inputs that the guard compared with, and `holdout_taught` are the entries of the
-    ledger that are holdout by now: what is trained on the earlier export has seen them. `needs_correction` are the cases on the list of
-    those that need a correction. `formats` says of every further format what it holds of the written examples and why the others are
-    missing from it: `examples` = `written` + `left_out`. `run` is what the caller said about the run.
+    what to know about both. `holdout_inputs` counts the inputs that the guard compared with, `leak_threshold` is from where on it calls two
+    inputs nearly equal, and `holdout_taught` are the entries of the ledger that are holdout by now: what is trained on the earlier export
+    has seen them. `needs_correction` are the cases on the list of those that need a correction. `formats` says of every further format
+    what it holds of the written examples and why the others are missing from it: `examples` = `written` + `left_out`. `advice` is what the
+    quality report advises, the weightiest first. `run` is what the caller said about the run.
     """
 
     format: str = MANIFEST_FORMAT
@@ -135,11 +144,13 @@ class Manifest:
     tool_calls: int
     anchored: tuple[str, ...]
     holdout_inputs: int
+    leak_threshold: float
     holdout_taught: tuple[Mapping[str, Any], ...]
     needs_correction: tuple[Mapping[str, Any], ...]
     examples: tuple[Mapping[str, Any], ...]
     not_exported: tuple[Mapping[str, Any], ...]
     formats: Mapping[str, Mapping[str, Any]]
+    advice: tuple[str, ...]
     run: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,13 +181,23 @@ def write_export(
     formats: Sequence[str] = (),
     redact: Callable[[str], str] | None = None,
     corrections: Corrections | None = None,
+    held_out: Sequence[HeldOut] = (),
+    leak_threshold: float = DEFAULT_THRESHOLD,
+    count_tokens: CountTokens | None = None,
+    tokens_reason: str = NO_TOKENIZER,
+    license_: str | None = None,
 ) -> Manifest:
     """Write `train.jsonl`, `manifest.json` and `ledger.jsonl` into `folder`; each offer is in the first or, as a reason, in the second.
 
+    Beside them stand `report.json`, what `quality.assess` finds in the examples (`count_tokens` and `tokens_reason` are for it), and the
+    dataset card `README.md`, which names the licence `license_`.
     `needs_correction.jsonl` lists the cases that a correction would complete, as far as the holdout guard lets them pass; `corrections`
     are those accepted by now, which may be more than the trials knew of.
 
-    `holdout` are the input fingerprints of all holdout cases, selected for this run or not; those of `offers` are added.
+    `held_out` are all holdout cases, selected for this run or not, and `holdout` the input fingerprints of those whose texts are not known;
+    the fingerprints of `offers` are added. An example that says what a holdout input says is left out; one that nearly does, from a
+    similarity of `leak_threshold` on (above 0; 1: in other words only), is a mistake in the cases and refuses the export. A case that
+    only the list would show is left off it in either case.
     `replay` (0 to 1) is the part of the cases with replays that gives them, chosen by a stable hash of suite and id, so that a larger part
     holds every smaller one. `formats` (names of `settings.EXPORT_FORMATS`) are written beside, each in a folder of its name, from the
     examples that are in `train.jsonl` and from nothing else. `run` says what the run was (JSON). `redact` is applied to every text that
@@ -188,14 +209,15 @@ def write_export(
     What an earlier export wrote and this one does not have is removed; the files of anybody else in the folder stay as they are.
 
     Raises:
-        ExportError: the folder or its ledger cannot be used, a format needs a library that is missing, or an example or `run` is not fit to
-            be written; nothing was written.
+        ExportError: the folder or its ledger cannot be used, a format needs a library that is missing, an example or `run` is not fit to
+            be written, or an example is nearly a holdout case, of which all are named; nothing was written.
         OSError: the disk failed; each file is either the old or the new one.
     """
     earlier = check_folder(folder, formats)
     clean = redact or _unchanged
-    guarded = _guarded(offers, holdout)
+    guarded = _guarded(offers, {*holdout, *(case.fingerprint for case in held_out)})
     kept, left = _judged(offers, guarded, clean, replay)
+    left = _without_near(kept, left, held_out, leak_threshold, clean)
     encoded = encode_trl([candidate.row for candidate in kept])
     if isinstance(encoded, LeftOut):
         left += [(candidate.offer, encoded.reason) for candidate in kept]
@@ -205,6 +227,8 @@ def write_export(
     train_sha256 = hashlib.sha256(data).hexdigest()
     needed = list(_needed(left, kept, clean, corrections))
     made = [make(name, [candidate.example for candidate in kept]) for name in _further(formats)]
+    taught = [dataclasses.replace(candidate.example, tags=tuple(map(clean, candidate.example.tags))) for candidate in kept]
+    quality = assess(taught, count_tokens=count_tokens, tokens_reason=clean(tokens_reason))
     manifest = Manifest(
         plugin_version=importlib.metadata.version("pytest-touchstone"),
         trials=_trials(offers),
@@ -219,6 +243,7 @@ def write_export(
         tool_calls=sum(_holds_tool_calls(candidate.example) for candidate in kept),
         anchored=cast("Encoded", encoded).anchored,
         holdout_inputs=len(guarded),
+        leak_threshold=leak_threshold,
         holdout_taught=tuple(
             entry.model_dump()
             for entry in earlier.taught({_case_name(offer, clean) for offer in offers if offer.split == "holdout"}, guarded)
@@ -227,10 +252,13 @@ def write_export(
         examples=tuple(_exported(candidate, line, clean) for candidate, line in zip(kept, lines, strict=True)),
         not_exported=tuple(_missing(offer, reason, clean) for offer, reason in sorted(left, key=_left_order)),
         formats={each.name: _format_report(each, kept, clean) for each in made},
+        advice=quality.advice,
         run=_run_info(run, clean),
     )
     assert manifest.offered == manifest.written + manifest.left_out, "every trial is accounted for"
-    _write(folder, data, manifest, earlier.with_(_entry(candidate, train_sha256, clean) for candidate in kept), made)
+    report = {"format": REPORT_FORMAT, "train_sha256": manifest.train_sha256, **quality.to_dict()}
+    texts = {REPORT_FILE: _json_text(report), CARD_FILE: card(manifest.to_dict(), quality, license_=license_)}
+    _write(folder, data, manifest, earlier.with_(_entry(candidate, train_sha256, clean) for candidate in kept), made, texts)
     write_needed(folder, needed)
     return manifest
 
@@ -247,13 +275,17 @@ def check_folder(folder: Path, formats: Sequence[str] = ()) -> Ledger:
         msg = f"{folder}: is not a folder; give --llm-export a folder, which may be new"
         raise ExportError(msg)
     paths = [path for path in (folder / TRAIN_FILE, folder / MANIFEST_FILE) if os.path.lexists(path)]
-    ledger = folder / LEDGER_FILE
-    for path in [*paths, *([ledger] if os.path.lexists(ledger) else [])]:
+    ledger, texts = folder / LEDGER_FILE, [folder / CARD_FILE, folder / REPORT_FILE]
+    for path in [*paths, *(path for path in (ledger, *texts) if os.path.lexists(path))]:
         if not stat.S_ISREG(path.lstat().st_mode):
             msg = f"{path}: is a link, a folder or a device, and an export replaces plain files only; remove it or choose another folder"
             raise ExportError(msg)
     if paths and not _is_ours(folder / MANIFEST_FILE):
         msg = f"{paths[0]}: was not written by an export (no manifest of one is there); move it away or choose another folder"
+        raise ExportError(msg)
+    foreign = next((path for path in texts if os.path.lexists(path) and not _is_our_text(path)), None)
+    if foreign is not None:
+        msg = f"{foreign}: was not written by an export; move it away or choose another folder"
         raise ExportError(msg)
     check_places(folder, _further(formats), folder / MANIFEST_FILE)
     return Ledger.read(ledger)
@@ -262,7 +294,8 @@ def check_folder(folder: Path, formats: Sequence[str] = ()) -> Ledger:
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
     offer: Offer
-    example: Example
+    example: Example  # without secrets, as it is written
+    said: Example  # as it was offered
     row: Row
     text: str
 
@@ -287,6 +320,61 @@ def _further(formats: Iterable[str]) -> list[str]:
 
 def _guarded(offers: Iterable[Offer], holdout: Collection[str]) -> frozenset[str]:
     return frozenset(holdout) | {offer.input_fingerprint for offer in offers if offer.split == "holdout" and offer.input_fingerprint}
+
+
+def _without_near(
+    kept: Sequence[_Candidate], left: list[tuple[Offer, str]], held_out: Sequence[HeldOut], threshold: float, clean: Callable[[str], str]
+) -> list[tuple[Offer, str]]:
+    """Refuse near copies among what is kept; what is left, where the list would show a near copy with that as its reason."""
+    listed = [index for index, (offer, reason) in enumerate(left) if offer.uncorrected is not None and reason == offer.reason]
+    shown = [cast("Uncorrected", left[index][0].uncorrected).shown() for index in listed]
+    found = near_holdout([*(candidate.said for candidate in kept), *shown], held_out, threshold=threshold)
+    _refuse_near(kept, [copy for copy in found if copy.example < len(kept)], clean)
+    for copy in found:
+        if copy.example >= len(kept):
+            index = listed[copy.example - len(kept)]
+            left[index] = left[index][0], _near_reason(copy)
+    return left
+
+
+def _refuse_near(kept: Sequence[_Candidate], found: Sequence[NearCopy], clean: Callable[[str], str]) -> None:
+    if not found:
+        return
+    pairs = list(dict.fromkeys(_near_line(kept[copy.example], copy, clean) for copy in found))
+    more = [f"and {len(pairs) - MAX_NAMED:,} more"] if len(pairs) > MAX_NAMED else []
+    worst = max(copy.similarity for copy in found)
+    raised = f", or, where they are different on purpose, raise --llm-leak-threshold above {_percent(worst)} %" if worst < 1 else ""
+    counted = "1 pair of a train and a holdout case is" if len(pairs) == 1 else f"{len(pairs):,} pairs of a train and a holdout case are"
+    lines = [
+        f"{counted} nearly equal, so nothing was written: a model that learns the one cannot be measured by the other",
+        *pairs[:MAX_NAMED],
+        *more,
+        f"Give both cases of a pair one `group` (near-twins then share a split), move one to the other's split, or delete one{raised}",
+    ]
+    raise ExportError("\n".join(lines))
+
+
+def _near_line(candidate: _Candidate, copy: NearCopy, clean: Callable[[str], str]) -> str:
+    """The pair by names and places; the texts of neither."""
+    said = "" if copy.where == "input" else f" in {copy.where}"
+    one = candidate.offer
+    train = f"{candidate.example.source}: case {one.case_id!r} of {one.suite}"
+    return clean(f"{train} is{said} {_percent(copy.similarity)} % like the holdout case {_held_name(copy)}")
+
+
+def _near_reason(copy: NearCopy) -> str:
+    """Why a case is not on the list of those that need a correction; quotes no text."""
+    place = "the input of the case" if copy.where == "input" else f"what the list would show of the case ({copy.where})"
+    return f"leak: {place} is {_percent(copy.similarity)} % like the holdout case {_held_name(copy)}"
+
+
+def _held_name(copy: NearCopy) -> str:
+    held = copy.held
+    return f"{held.case_id!r} of {held.suite} ({held.source})"
+
+
+def _percent(similarity: float) -> int:
+    return int(similarity * 100 + 1e-9)
 
 
 def _case_name(offer: Offer, clean: Callable[[str], str]) -> tuple[str, str]:
@@ -346,7 +434,7 @@ def _candidate(offer: Offer, guarded: frozenset[str], clean: Callable[[str], str
         return row
     if example.kind == "replay" and stable_number(json.dumps([offer.suite, offer.case_id])) >= replay * 2**64:
         return LeftOut(reason=f"not replayed: --llm-replay {replay:g} leaves this case out")
-    return _Candidate(offer=offer, example=cleaned, row=row, text=json.dumps(row, sort_keys=True))
+    return _Candidate(offer=offer, example=cleaned, said=example, row=row, text=json.dumps(row, sort_keys=True))
 
 
 def _needed(
@@ -484,7 +572,21 @@ def _is_ours(manifest: Path) -> bool:
     return isinstance(found, dict) and str(cast("dict[str, object]", found).get("format")).startswith(_FAMILY)
 
 
-def _write(folder: Path, data: bytes, manifest: Manifest, ledger: Ledger, made: Sequence[Made]) -> None:
+def _is_our_text(path: Path) -> bool:
+    if path.name == CARD_FILE:
+        return MARK.encode() in path.read_bytes()
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and str(cast("dict[str, object]", found).get("format")).startswith(_REPORT_FAMILY)
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _write(folder: Path, data: bytes, manifest: Manifest, ledger: Ledger, made: Sequence[Made], texts: Mapping[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if data:
         replace_file(folder / LEDGER_FILE, ledger.encode())  # first: whatever is taught must be known, also after a crash
@@ -493,6 +595,6 @@ def _write(folder: Path, data: bytes, manifest: Manifest, ledger: Ledger, made: 
     else:
         (folder / TRAIN_FILE).unlink(missing_ok=True)
     write_files(folder, folder / MANIFEST_FILE, made)
-    text = json.dumps(manifest.to_dict(), ensure_ascii=False, indent=2) + "\n"
-    # A lone surrogate in a case's reason becomes its JSON escape.
-    replace_file(folder / MANIFEST_FILE, text.encode("utf-8", "backslashreplace"))
+    # A lone surrogate in a case's reason becomes its JSON escape. The manifest comes last, since it vouches for all the others.
+    for name, text in {**texts, MANIFEST_FILE: _json_text(manifest.to_dict())}.items():
+        replace_file(folder / name, text.encode("utf-8", "backslashreplace"))

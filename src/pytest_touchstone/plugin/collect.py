@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_touchstone.cases import Case
+    from pytest_touchstone.export.leak import HeldOut
 
 MARKER_OPTIONS = ("input", "expected", "id", "split", "group", "where", "limit")
 MAX_TEST_ID = 120
@@ -39,7 +40,7 @@ class GoldenCollector:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.holdout: dict[str, Case] = {}
+        self.holdout: dict[tuple[str, str], Case] = {}
         self.functions: dict[str, tuple[Case, ...]] = {}
         self.suites: frozenset[str] = frozenset()
         self._loaded: dict[object, Golden] = {}
@@ -54,8 +55,9 @@ class GoldenCollector:
             msg = f"{metafunc.definition.nodeid} is a golden test without the fixture `case`; add it to its arguments: def {name}(case)"
             raise pytest.Collector.CollectError(msg)
         golden = self._load(marker, metafunc.definition)
-        self.holdout.update({case.content_hash: case for case in golden.holdout})
-        self.functions[metafunc.definition.nodeid.partition("[")[0]] = golden.cases
+        suite = metafunc.definition.nodeid
+        self.holdout.update({(suite, case.id): case for case in golden.holdout})
+        self.functions[suite.partition("[")[0]] = golden.cases
         # Each case once, then each again: what stops the run early leaves as many cases as possible tried.
         numbers = range(1, repeat_of(metafunc.definition, self.settings.repeat).times + 1)
         attempts = [Attempt(case=case, number=number) for number in numbers for case in golden.cases]
@@ -71,9 +73,9 @@ class GoldenCollector:
         deselect(config, items, list(self._unselected(items)))
         _share_locations(items)
 
-    def holdout_fingerprints(self) -> list[str]:
-        """The fingerprints of every holdout input of the collected sources, selected or not, for the export's leak guard."""
-        return sorted({fingerprint(case) for case in self.holdout.values()})
+    def held_out(self) -> list[dict[str, str]]:
+        """What the export's leak guard has to know of every holdout case of the collected sources, selected or not, as plain data."""
+        return [dataclasses.asdict(_held_out(suite, case)) for (suite, _), case in sorted(self.holdout.items())]
 
     def _unselected(self, items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
         taken: defaultdict[str, set[str]] = defaultdict(set)
@@ -132,6 +134,12 @@ def fingerprint(case: Case) -> str:
     from pytest_touchstone.export.leak import input_fingerprint
 
     return input_fingerprint(case.input)
+
+
+def _held_out(suite: str, case: Case) -> HeldOut:
+    from pytest_touchstone.export.leak import HeldOut
+
+    return HeldOut.of(case.input, suite=suite, case_id=case.id, source=case.source)
 
 
 def case_of(item: pytest.Item) -> Case | None:

@@ -1,14 +1,15 @@
-"""The options of `--llm-export`: in which formats, and which of a trial's calls."""
+"""The options of `--llm-export`: in which formats, which of a trial's calls, how guarded and how described."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_touchstone.plugin.option_values import read_value
-from pytest_touchstone.settings import EXPORT_CALLS, EXPORT_FORMATS
+from pytest_touchstone.plugin.option_values import optional, read_value, similarity
+from pytest_touchstone.settings import EXPORT_CALLS, EXPORT_FORMATS, Settings
 
 if TYPE_CHECKING:
     from pytest_touchstone.settings import ExportCall
@@ -31,8 +32,30 @@ def add_export_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None
         help="Which call to train on where a trial made several model calls: the last, which the target is of; the first; or all of them, "
         "earlier ones only where the trial passed. Default: ini llm_export_call, else last. Example: --llm-export-call all",
     )
+    group.addoption(
+        "--llm-leak-threshold",
+        type=similarity,
+        metavar="SIMILARITY",
+        help="Refuse an export in which an input of a train case is at least so much like one of a holdout case, above 0 to 1. "
+        "Default: ini llm_leak_threshold, else 0.8. Example: --llm-leak-threshold 0.9",
+    )
+    group.addoption(
+        "--llm-tokenizer",
+        metavar="FOLDER",
+        help="Measure what --llm-export writes in tokens, with the tokenizer and chat template in this folder of a model. "
+        "Default: ini llm_tokenizer, else in characters only. Example: --llm-tokenizer models/qwen3-4b",
+    )
+    group.addoption(
+        "--llm-export-license",
+        metavar="LICENSE",
+        help="The licence that the dataset card of --llm-export names. Default: ini llm_export_license, else unknown. "
+        "Example: --llm-export-license cc-by-4.0",
+    )
     parser.addini("llm_export_formats", "Formats to export in, one a line, as --llm-export-format.", type="linelist", default=[])
     parser.addini("llm_export_call", "Which call to train on, as --llm-export-call.", default="last")
+    parser.addini("llm_leak_threshold", "How alike train and holdout inputs may be, as --llm-leak-threshold.", default="")
+    parser.addini("llm_tokenizer", "Folder of a tokenizer that measures exports, relative to the ini file, as --llm-tokenizer.", default="")
+    parser.addini("llm_export_license", "The licence that dataset cards name, as --llm-export-license.", default="")
 
 
 def export_formats(config: pytest.Config) -> tuple[str, ...]:
@@ -66,6 +89,24 @@ def export_call(config: pytest.Config) -> ExportCall:
             return call
     msg = f"ini llm_export_call is {text!r}; use one of {', '.join(EXPORT_CALLS)}"
     raise pytest.UsageError(msg)
+
+
+def leak_threshold(config: pytest.Config) -> float:
+    """How alike a train and a holdout input may at most be.
+
+    Raises:
+        pytest.UsageError: the ini value is none.
+    """
+    return config.option.llm_leak_threshold or optional(config, "llm_leak_threshold", similarity, "0.9") or Settings.leak_threshold
+
+
+def tokenizer(config: pytest.Config) -> Path | None:
+    """The folder of the tokenizer that measures what is written, None without one."""
+    if config.option.llm_tokenizer:
+        return Path(config.invocation_params.dir, config.option.llm_tokenizer)
+    named = config.getini("llm_tokenizer")
+    base = config.rootpath if config.inipath is None else config.inipath.parent
+    return Path(base, named) if named else None
 
 
 def formats(text: str) -> tuple[str, ...]:

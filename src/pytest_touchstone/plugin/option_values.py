@@ -48,6 +48,18 @@ def part(text: str) -> float:
     return value
 
 
+def similarity(text: str) -> float:
+    """The number above 0 and up to 1 that the text says, for an option or an ini key."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        msg = f"{text!r} is not a number above 0 and up to 1"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
 def positive(text: str) -> int:
     """The whole number of at least 1 that the text says, for an option or an ini key."""
     try:

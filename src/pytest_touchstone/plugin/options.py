@@ -212,7 +212,7 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: an ini value cannot be used, or an option not without another.
     """
-    from pytest_touchstone.plugin.export_options import export_call, export_formats
+    from pytest_touchstone.plugin.export_options import export_call, export_formats, leak_threshold, tokenizer
     from pytest_touchstone.plugin.gate_options import read_gate
 
     option = config.option
@@ -239,6 +239,9 @@ def read_settings(config: pytest.Config) -> Settings:
         export_call=export_call(config),
         corrections=_corrections(config),
         teacher=_teacher(config),
+        leak_threshold=leak_threshold(config),
+        tokenizer=tokenizer(config),
+        export_license=option.llm_export_license or config.getini("llm_export_license") or None,
         max_in_flight=option.llm_max_in_flight or optional(config, "llm_max_in_flight_per_host", positive, "8"),
         max_calls=option.llm_max_calls or optional(config, "llm_max_calls", positive, "500"),
         max_cost_usd=option.llm_max_cost or optional(config, "llm_max_cost", _dollars, "2.50"),
@@ -253,10 +256,16 @@ def read_settings(config: pytest.Config) -> Settings:
 def _refuse_without_export(option: argparse.Namespace) -> None:
     if option.llm_export is not None:
         return
-    chosen = {"--llm-replay": "chooses what", "--llm-corrections": "says what is right in what", "--llm-teacher": "answers for what"}
-    given = {"--llm-replay": option.llm_replay, "--llm-corrections": option.llm_corrections, "--llm-teacher": option.llm_teacher}
-    for name, does in chosen.items():
-        if given[name] is not None:
+    given = {
+        "--llm-replay": ("chooses what", option.llm_replay),
+        "--llm-corrections": ("says what is right in what", option.llm_corrections),
+        "--llm-teacher": ("answers for what", option.llm_teacher),
+        "--llm-leak-threshold": ("guards what", option.llm_leak_threshold),
+        "--llm-tokenizer": ("measures what", option.llm_tokenizer),
+        "--llm-export-license": ("is the licence of what", option.llm_export_license),
+    }
+    for name, (does, value) in given.items():
+        if value is not None:
             msg = f"{name} {does} --llm-export writes; add --llm-export DIR, or leave it out"
             raise pytest.UsageError(msg)
 

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_touchstone.errors import ExportError, TouchstoneError
 from pytest_touchstone.files import keep_out_of_git
+from pytest_touchstone.git import CheckoutQuestion
 from pytest_touchstone.plugin.bodies import current_body
 from pytest_touchstone.plugin.collect import GoldenCollector, suite_of
 from pytest_touchstone.plugin.excuses import EXCUSES_GIVEN, Excuses, is_held_against_baseline
@@ -56,6 +57,7 @@ EXCUSES = {
     "tried": ("tried", "t", ("TRIED", {"yellow": True})),
     "quarantined": ("quarantined", "q", ("QUARANTINED", {"yellow": True})),
 }
+MAX_ADVICE = 4  # lines about the quality of an export, the weightiest ones; the files have them all
 SHOWN_EXCUSES = ("worse", "flaky")
 
 
@@ -65,7 +67,7 @@ def register(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     _check_gate(config, settings)
     if settings.export is not None and not is_worker:
-        _check_export_folder(settings)
+        _check_export(settings)
     if settings.plan:
         config.pluginmanager.register(GoldenCollector(settings), "touchstone-collect")
         config.pluginmanager.register(Planner(config, settings, journal_dir=config.rootpath / FOLDER / "journals"), PLAN)
@@ -221,7 +223,7 @@ class RunSession:
         self.progress = progress
         self.planned: dict[str, TrialRecord] = {}
         self.records: dict[str, TrialRecord] = {}
-        self.holdout: set[str] = set()
+        self.holdout: dict[tuple[str, str], dict[str, str]] = {}
         self.marked: dict[str, dict[str, Any]] = {}
         self.needed: dict[str, int] = {}
         self.behind: dict[str, str] = {}
@@ -252,7 +254,8 @@ class RunSession:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather the trial on the report, and give the report the representation that terminal and junit show."""
-        self._take_plan(self._plan_of_this_process() or getattr(report, "touchstone_plan", None))
+        # Off the report: it holds holdout inputs, and other plugins write reports to files.
+        self._take_plan(self._plan_of_this_process() or report.__dict__.pop("touchstone_plan", None))
         data: dict[str, Any] | None = getattr(report, "touchstone", None)
         if str(report.outcome) == "rerun":  # set by pytest-rerunfailures: another attempt follows, and that one counts
             return
@@ -374,7 +377,7 @@ class RunSession:
         if plan is not None:
             for data in plan["trials"]:
                 self.planned.setdefault(data["nodeid"], TrialRecord.from_dict(data))
-            self.holdout.update(plan["holdout"])
+            self.holdout.update({(case["suite"], case["case_id"]): case for case in plan["holdout"]})
             self.marked.update(plan["marked"])
             self.needed.update(plan["needed"])
             self.behind.update(plan["behind"])
@@ -417,6 +420,9 @@ class RunSession:
 
     def _export(self) -> None:
         from pytest_touchstone.export.corrections import Corrections
+        from pytest_touchstone.export.leak import HeldOut
+        from pytest_touchstone.export.quality import NO_TOKENIZER
+        from pytest_touchstone.export.tokens import token_counter
         from pytest_touchstone.export.write import Dataset, Offer, write_export
 
         assert self.settings.export is not None
@@ -426,23 +432,25 @@ class RunSession:
         if raised:
             raise ExportError("\n".join(raised))
         self.notes += accept_filled(self.settings)  # before the list is written anew
+        count_tokens, tokens_reason = (None, NO_TOKENIZER) if self.settings.tokenizer is None else token_counter(self.settings.tokenizer)
         manifest = write_export(
             self.settings.export,
             offers=offers,
-            holdout=self.holdout,
+            holdout=(),
+            held_out=[HeldOut(**self.holdout[key]) for key in sorted(self.holdout)],
+            leak_threshold=self.settings.leak_threshold,
             replay=self.settings.replay,
             formats=self.settings.export_formats,
-            run={
-                "record": self.settings.record,
-                "judge": self.settings.judge.model,
-                "teacher": self.settings.teacher.model,
-                "corrections": [placed for placed in self.placed if placed["state"] != "current"],
-            },
+            run=self._described(),
             redact=self.recorder.redact,
             corrections=Corrections.read(self.settings.corrections),
+            count_tokens=count_tokens,
+            tokens_reason=tokens_reason,
+            license_=self.settings.export_license,
         )
         self.notes += [Line("", f"export: {line}") for line in _export_lines(manifest, self.settings.export)]
         self.notes += target_lines(self.settings, manifest, self.in_order(), self.placed)
+        self.notes += [Line("yellow", f"quality: {visible(line)}") for line in _quality_lines(manifest)]
         if manifest.holdout_taught:
             self.notes.append(Line("yellow", f"export: {_taught_line(manifest)}"))
         try:
@@ -450,6 +458,21 @@ class RunSession:
         except Exception as error:
             msg = f"a pytest_llm_export hook raised {type(error).__name__}: {error}"
             raise ExportError(msg) from error
+
+    def _described(self) -> dict[str, Any]:
+        """What an export says of its run."""
+        checkout = CheckoutQuestion(self.config.rootpath).answer()
+        calls = [call for record in self.records.values() for call in record.calls if call.role == "app"]
+        return {
+            "record": self.settings.record,
+            "judge": self.settings.judge.model,
+            "teacher": self.settings.teacher.model,
+            "corrections": [placed for placed in self.placed if placed["state"] != "current"],
+            "models": sorted({f"{call.provider}:{call.model}" for call in calls}),
+            "prompts": sorted({call.prompt_hash for call in calls if call.prompt_hash}),
+            "commit": checkout.commit,
+            "uncommitted changes": checkout.dirty,
+        }
 
     def _status_without_failures(self) -> int:
         outcomes = {record.outcome for record in self.records.values()}
@@ -506,12 +529,15 @@ def _accept_filled(settings: Settings) -> list[Line]:
         raise pytest.UsageError(str(error)) from error
 
 
-def _check_export_folder(settings: Settings) -> None:
+def _check_export(settings: Settings) -> None:
+    from pytest_touchstone.export.tokens import check_tokenizer
     from pytest_touchstone.export.write import check_folder
 
     assert settings.export is not None
     try:
         check_folder(settings.export, settings.export_formats)
+        if settings.tokenizer is not None:
+            check_tokenizer(settings.tokenizer)
     except ExportError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -525,6 +551,12 @@ def _export_lines(manifest: Manifest, folder: Path) -> Iterator[str]:
     for name, report in manifest.formats.items():
         missing = ", ".join(f"{count} {visible(reason)}" for reason, count in report["left_out_by_reason"].items())
         yield f"{name}: {_counted(report['written'], 'example')} of {report['examples']:,}" + (f" ({missing})" if missing else "")
+
+
+def _quality_lines(manifest: Manifest) -> Iterator[str]:
+    yield from manifest.advice[:MAX_ADVICE]
+    if len(manifest.advice) > MAX_ADVICE:
+        yield f"{len(manifest.advice) - MAX_ADVICE} more in README.md"
 
 
 def _taught_line(manifest: Manifest) -> str:

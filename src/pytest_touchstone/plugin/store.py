@@ -32,7 +32,19 @@ if TYPE_CHECKING:
 STORE = "touchstone-store"
 # What may change an outcome though nobody changed a line; those that are not installed are left out.
 PACKAGES = ("pytest-touchstone", "pytest", "openai", "anthropic", "litellm", "langchain-core", "google-genai", "mistralai")
-WITHOUT_EFFECT = {"store", "export", "replay", "plan", "show", "progress", "concurrency", "max_in_flight"}
+WITHOUT_EFFECT = {
+    "store",
+    "export",
+    "replay",
+    "leak_threshold",
+    "tokenizer",
+    "export_license",
+    "plan",
+    "show",
+    "progress",
+    "concurrency",
+    "max_in_flight",
+}
 
 
 def secrets_of(target: str) -> Iterator[str]:

@@ -89,7 +89,7 @@ class Targets:
         )
         # Redacted here, because only this process knows the keys that its clients have sent.
         data = found.to_dict()
-        for part, names in ((data, ("input", "rubric", "why")), (data["example"], ("prompt", "completion", "tools"))):
+        for part, names in ((data, ("input", "rubric", "why")), (data["example"], ("prompt", "completion", "tools", "input_text"))):
             part.update({name: map_texts(part[name], self.redact) for name in names})
         return data
 
@@ -108,7 +108,7 @@ class Targets:
         collected = Collected(
             suites={named(suite, "", self.redact)[0] for suite in collector.suites},
             cases=cases,
-            holdout=frozenset(collector.holdout),
+            holdout={case.content_hash for case in collector.holdout.values()},
             holdout_ids={named("", case.id, self.redact)[1] for case in collector.holdout.values()},
         )
         return [dataclasses.asdict(placed) for placed in sort_out(self.corrections, collected)]

@@ -130,7 +130,7 @@ class TrialRunner:
         self.plan = {
             "trials": trials,
             "alone": alone,
-            "holdout": self.collector.holdout_fingerprints(),
+            "holdout": self.collector.held_out(),
             "marked": marked,
             "needed": needed,
             "behind": self._behind(session.items),

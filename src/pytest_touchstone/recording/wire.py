@@ -110,7 +110,17 @@ def read_call(
         error=failed or _stream_error(body, status),
         replayed=replayed,
         host=host,
+        finish_reason=_finish_reason(api, answer),
     )
+
+
+def _finish_reason(api: Api, answer: Object) -> str:
+    if api == "chat":
+        choices = _objects(answer.get("choices"))
+        return _text(choices[0].get("finish_reason")) or "" if choices else ""
+    if api == "messages":
+        return _text(answer.get("stop_reason")) or ""
+    return _text(_object(answer.get("incomplete_details")).get("reason")) or _text(answer.get("status")) or ""
 
 
 def read_usage(api: Api, answer: Object) -> Usage:
