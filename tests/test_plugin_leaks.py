@@ -74,8 +74,8 @@ def test_a_near_copy_refuses_the_export_and_names_the_pair(project, runner):
     result.stdout.fnmatch_lines(
         [
             "export: 1 pair of a train and a holdout case is nearly equal, so nothing was written: *",
-            "export: cases.json*2*: case 'near' of test_suite.py::test_it is 9? % like the holdout case 'held' of test_suite.py::test_it (cases*1*)",
-            "export: Give both cases of a pair one `group` (near-twins then share a split), move one to *raise --llm-leak-threshold above 9? %",
+            "export: cases.json*2*: case 'near' of test_suite.py::test_it is [89]? % like the holdout case 'held' of test_suite.py::test_it (cases*1*)",
+            "export: Give both cases of a pair one `group` (near-twins then share a split), move one to *raise --llm-leak-threshold above [89]? %",
         ]
     )  # fmt: skip
     refused(project, result)
@@ -146,7 +146,7 @@ def test_an_accepted_correction_that_nearly_says_a_holdout_input_refuses_the_exp
     (project.path / "mine.jsonl").write_text(json.dumps(correction), encoding="utf-8")
     result = runner.run(*EXPORT, "--llm-corrections", "mine.jsonl")
     result.stdout.fnmatch_lines(
-        ["export: *case 'open' of test_suite.py::test_it is in completion[[]0] 8? % like the holdout case 'held' of *"]
+        ["export: *case 'open' of test_suite.py::test_it is in completion[[]0] [89]? % like the holdout case 'held' of *"]
     )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
@@ -194,7 +194,7 @@ def test_a_hook_that_brings_it_back(project, runner, change, text):
     project.makeconftest(f"TEXT = {text!r}\ndef pytest_llm_example(example, trial):\n    {change}\n")
     result = runner.run(*EXPORT)
     if text == NEAR:
-        result.stdout.fnmatch_lines(["export: *case 'other' of test_suite.py::test_it is in * 9? % like the holdout case 'held' of *"])
+        result.stdout.fnmatch_lines(["export: *case 'other' of test_suite.py::test_it is in * [89]? % like the holdout case 'held' of *"])
         refused(project, result)
     elif (project.path / "training").exists():
         assert left_out(project)["other"].startswith("leak: ")
@@ -208,7 +208,7 @@ def test_an_input_that_the_app_rewrites_counts_too(project, runner):
         "def pytest_llm_example(example, trial):\n    example['prompt'] = [{'role': 'user', 'content': 'something else: ' + trial.id}]\n"
     )
     result = runner.run(*EXPORT)
-    result.stdout.fnmatch_lines(["export: *case 'near' of test_suite.py::test_it is 9? % like the holdout case 'held'*"])
+    result.stdout.fnmatch_lines(["export: *case 'near' of test_suite.py::test_it is [89]? % like the holdout case 'held'*"])
     refused(project, result)
 
 
