@@ -66,7 +66,8 @@ def _front_matter(manifest: Mapping[str, Any], license_: str | None) -> str:
     if manifest["train_file"] is not None:
         # Without it, the hub would take the ledger and the reports for data, too.
         data["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": manifest["train_file"]}]}]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=1_000)
+    text: str = cast("Any", yaml).safe_dump(data, sort_keys=False, allow_unicode=False, width=1_000)
+    return text
 
 
 def _body(manifest: Mapping[str, Any], quality: Quality, license_: str | None) -> Iterator[str]:

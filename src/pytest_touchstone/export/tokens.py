@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,11 @@ def check_tokenizer(path: Path) -> None:
 def token_counter(path: Path) -> tuple[CountTokens | None, str]:
     """What counts the tokens of an example's prompt and of the whole example, or None and why; nothing is downloaded, no code of it run."""
     try:
-        from transformers import AutoTokenizer
+        transformers: Any = importlib.import_module("transformers")
     except ImportError:
         return None, "transformers is not installed (pip install 'pytest-touchstone[train]')"
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - whatever a broken file makes of the library
         return None, f"the tokenizer cannot be loaded: {type(error).__name__}: {error}"
     if not getattr(tokenizer, "chat_template", None):
