@@ -26,7 +26,7 @@ from pytest_touchstone.recording.store import encode_entry, read_recording, writ
 from pytest_touchstone.trial import asking_as
 
 HI = [{"role": "user", "content": "hi"}]
-MODEL = "claude-opus-4-5"
+MODEL = "claude-sonnet-5-5"
 TOOL = (("refund", '{"order": 17,  "why": "late"}'),)
 # openai 3.0 passes the transport's error on where a stream breaks off; later ones wrap it.
 BROKEN_OFF = (openai.APIConnectionError, httpx2.RemoteProtocolError)

@@ -10,7 +10,7 @@ from sdk_kit import HI, need
 
 anthropic = need("anthropic")
 
-MODEL = "claude-opus-4-5"
+MODEL = "claude-sonnet-5-5"
 TOOLS = [{"name": "refund", "description": "Pay back.", "input_schema": {"type": "object", "properties": {"order": {"type": "integer"}}}}]
 ASKED = {"model": MODEL, "max_tokens": 9, "messages": HI}
 

@@ -31,7 +31,7 @@ def models():
     return {
         "openai": lambda: lc_openai.ChatOpenAI(model="gpt-4o"),
         "openai responses": lambda: lc_openai.ChatOpenAI(model="gpt-4o", use_responses_api=True),
-        "anthropic": lambda: lc_anthropic.ChatAnthropic(model="claude-opus-4-5", max_tokens=9),
+        "anthropic": lambda: lc_anthropic.ChatAnthropic(model="claude-sonnet-5-5", max_tokens=9),
     }
 
 

@@ -20,16 +20,17 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Items .* on TypedDict class:UserWarning"),
 ]
 
-MODELS = {"openai": "openai/gpt-4o", "anthropic": "anthropic/claude-opus-4-5", "mistral": "mistral/mistral-small-latest"}
+MODELS = {"openai": "openai/gpt-4o", "anthropic": "anthropic/claude-sonnet-5-5", "mistral": "mistral/mistral-small-latest"}
 
 
 @pytest.fixture(autouse=True)
 def fresh_clients(monkeypatch):
     """litellm keeps clients, and the event loops in them, from one test to the next."""
     monkeypatch.setattr(litellm, "in_memory_llm_clients_cache", litellm.caching.llm_caching_handler.LLMClientCache())
-    monkeypatch.setattr(litellm, "telemetry", False)
+    monkeypatch.setattr(litellm, "telemetry", False, raising=False)  # newer ones have none
     monkeypatch.setattr(litellm, "num_retries", 0)
 
 

@@ -86,7 +86,7 @@ def test_a_job_learns_and_repeats_exactly(export, base, tmp_path):
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert one == two
     assert len(one) == 12
-    assert one[-1] < one[0] / 2
+    assert one[-1] < one[0] - 1
     made = result(tmp_path / "one")
     assert (made["trained"], made["dropped"], made["device"], made["threads"]) == (41, [], "cpu", 1)
     assert (tmp_path / "one" / "adapter" / "adapter_model.safetensors").is_file()
