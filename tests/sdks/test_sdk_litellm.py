@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 import pytest
@@ -20,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Items .* on TypedDict class:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Items? .*:UserWarning"),
 ]
 
 MODELS = {"openai": "openai/gpt-4o", "anthropic": "anthropic/claude-sonnet-5-5", "mistral": "mistral/mistral-small-latest"}
@@ -88,8 +89,9 @@ def test_without_its_aiohttp_transport(suite, monkeypatch):
     suite.check(aplain(MODELS["anthropic"]), plain(MODELS["anthropic"]))
 
 
-def test_a_stream_that_breaks_off_is_not_recorded_though_litellm_keeps_silent_about_it(suite):
+def test_a_stream_that_breaks_off_is_not_recorded_though_older_ones_keep_silent_about_it(suite):
     suite.provider.script(Reply(drop_after=4, text="never to its end"))
-    suite.record(astream(MODELS["anthropic"]))
+    with contextlib.suppress(litellm.exceptions.APIConnectionError, litellm.exceptions.MidStreamFallbackError):
+        suite.record(astream(MODELS["anthropic"]))
     assert [call.error.partition(":")[0] for call in suite.calls] == ["ClientPayloadError"]
     assert suite.entries() == ()
