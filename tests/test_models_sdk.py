@@ -110,11 +110,13 @@ def test_a_schema_is_asked_for_in_the_providers_own_structured_form(world):
     assert "temperature" not in request
 
 
-@pytest.mark.parametrize("calls", [(("other", "{}"),), (("verdict", "{}"), ("verdict", "{}"))], ids=["another tool", "twice"])
-def test_only_one_call_of_the_tool_asked_for_is_an_answer(clients, calls):
+@pytest.mark.parametrize(
+    ("calls", "others"), [((("other", "{}"),), True), ((("verdict", "{}"), ("verdict", "{}")), False)], ids=["another tool", "twice"]
+)
+def test_only_one_call_of_the_tool_asked_for_is_an_answer(clients, calls, others):
     with FakeProvider(Reply(tool_calls=calls)) as server:
         answer = AnthropicMessages("m", base_url=server.anthropic_url, clients=clients).ask(STRUCTURED)
-    assert answer == Answer(model="m")
+    assert answer == Answer(model="m", calls_tools=others)
 
 
 @pytest.mark.parametrize(
