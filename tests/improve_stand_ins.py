@@ -15,6 +15,8 @@ import signal
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # which PYTHONSAFEPATH leaves out
+
 from providers import FakeProvider, Reply
 
 CURVES = '<svg xmlns="http://www.w3.org/2000/svg" width="600" height="200"><polyline points="0,10 300,120 600,170" fill="none" stroke="#1f6feb"/></svg>'
