@@ -22,6 +22,8 @@ ALL = tuple(name for name in EXPORT_FORMATS if name != "datasets" or importlib.u
 TEXTS = tuple(name for name in ALL if name not in {"trl", "datasets"})
 SECRET = "The parcel from Bergen never arrived, who pays?"
 
+TOLD = ("README.md", "report.json")  # what an export says of itself
+
 
 def fix(number, **fields):
     values = {
@@ -52,7 +54,7 @@ def test_the_registry_has_every_format_but_the_one_that_is_always_written():
 def test_each_format_has_a_folder_and_a_report(tmp_path):
     made = export(tmp_path, *TEN)
     assert set(files_of(tmp_path)) == {
-        "ledger.jsonl", "manifest.json", "train.jsonl",
+        "ledger.jsonl", "manifest.json", "train.jsonl", *TOLD,
         *(f"{name}/{file}" for name in ALL if name != "trl" for file in FORMATS[name].files),
     }  # fmt: skip
     report = made.formats["openai"]
@@ -89,7 +91,7 @@ def test_a_rule_of_the_whole_file_leaves_all_of_it_out(tmp_path):
     assert reasons[:4] == ["too few: OpenAI takes 10 examples or more, and there would be 4"] * 4
     assert reasons[4].startswith("not in this format: a message's name is 'A B'")
     assert made.formats["openai"]["files"] == []
-    assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json", "train.jsonl"}
+    assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json", "train.jsonl", *TOLD}
     assert not (tmp_path / "openai").exists()
 
 
@@ -97,7 +99,7 @@ def test_no_example_gives_no_file_in_any_format(tmp_path):
     export(tmp_path, *TEN)
     made = export(tmp_path)
     assert {report["examples"] for report in made.formats.values()} == {0}
-    assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json"}
+    assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json", *TOLD}
 
 
 def test_the_same_examples_give_the_same_bytes(tmp_path):
@@ -135,7 +137,7 @@ class TestHoldout:
     def test_it_leaves_also_formats_that_are_not_chosen_any_more(self, tmp_path):
         export(tmp_path, *TEN, fix(11, prompt=(user(SECRET),)))
         export(tmp_path, *TEN, holdout={input_fingerprint(SECRET)}, formats=())
-        assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json", "train.jsonl"}
+        assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json", "train.jsonl", *TOLD}
 
 
 def test_redaction_reaches_every_format_and_the_rejected_answer(tmp_path):
@@ -166,7 +168,7 @@ class TestPlaces:
         export(tmp_path, *TEN, formats=["openai", "bedrock"])
         (tmp_path / "openai" / "notes.txt").write_bytes(b"mine")
         export(tmp_path, *TEN, formats=())
-        assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json", "train.jsonl", "openai/notes.txt"}
+        assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json", "train.jsonl", "openai/notes.txt", *TOLD}
         assert not (tmp_path / "bedrock").exists()
 
     def test_a_manifest_cannot_have_other_files_removed(self, tmp_path):
@@ -262,7 +264,7 @@ def test_a_crash_at_any_write_leaves_whole_files_and_the_next_export_goes_on(tmp
                 break
         for name, data in files_of(folder).items():
             known = {whole.get(name), before.get(name)}
-            assert data in known or name in {"manifest.json", "ledger.jsonl"}, (fatal, name)
+            assert data in known or name in {"manifest.json", "ledger.jsonl", *TOLD}, (fatal, name)
         taught = (folder / "ledger.jsonl").read_text(encoding="utf-8") if fatal > 1 or already else ""
         assert "case-10" in taught or not any(b"Question 10" in data for name, data in files_of(folder).items() if name != "ledger.jsonl")
         export(folder, *TEN, formats=formats)
@@ -270,5 +272,5 @@ def test_a_crash_at_any_write_leaves_whole_files_and_the_next_export_goes_on(tmp
         assert {name: data for name, data in again.items() if name != "ledger.jsonl"} == {
             name: data for name, data in whole.items() if name != "ledger.jsonl"
         }
-    assert fatal == 9  # ledger, claim, train.jsonl, four files of formats, manifest, and none
+    assert fatal == 11  # ledger, claim, train.jsonl, four files of formats, report, card, manifest, and none
     assert write.TRAIN_FILE in whole
