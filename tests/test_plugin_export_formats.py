@@ -84,7 +84,8 @@ def test_formats_and_the_call_may_stand_in_the_ini_file(project, runner):
     assert [row["prompt"][0]["content"] for row in rows_of(project, "train.jsonl")] == ["Draft: What is the capital of Italy?"]
     runner.run("--llm-eval", "--llm-export", "training", "--llm-export-format", "openai", "--llm-export-call", "last")
     assert set(manifest_of(project)["formats"]) == {"openai"}
-    assert sorted(path.name for path in (project.path / "training").iterdir()) == ["ledger.jsonl", "manifest.json", "train.jsonl"]
+    left = sorted(path.name for path in (project.path / "training").iterdir())
+    assert left == ["README.md", "ledger.jsonl", "manifest.json", "report.json", "train.jsonl"]
 
 
 def test_all_calls_of_a_trial_that_passed_are_trained_on_and_the_last_of_one_that_failed(project, runner):
