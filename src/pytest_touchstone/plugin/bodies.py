@@ -180,7 +180,7 @@ class Bodies:
         self._threads: dict[Body, threading.Thread] = {}
         self._idle = 0
         self._spawned = 0
-        self._has_timeouts = False
+        self.has_timeouts = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[Body, asyncio.Task[None]] = {}
         self._running: set[Body] = set()
@@ -203,7 +203,7 @@ class Bodies:
         """Start a body."""
         self._grew = self._grew or time.perf_counter()
         self._running.add(body)
-        self._has_timeouts = self._has_timeouts or body.timeout_s is not None
+        self.has_timeouts = self.has_timeouts or body.timeout_s is not None
         if body.is_async:
             coroutine = body.arun()
             loop = self.loop()
@@ -409,7 +409,7 @@ class Bodies:
     @contextlib.contextmanager
     def _watched(self) -> Generator[None]:
         """Stop an async body that blocks the loop when its time is up, where signals can."""
-        timeouts = [body.timeout_s for body in self._tasks if body.timeout_s is not None] if self._has_timeouts else []
+        timeouts = [body.timeout_s for body in self._tasks if body.timeout_s is not None] if self.has_timeouts else []
         if not timeouts or not _can_alarm():
             yield
             return

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_touchstone.errors import ExportError, TouchstoneError
 from pytest_touchstone.files import keep_out_of_git
-from pytest_touchstone.git import CheckoutQuestion
+from pytest_touchstone.git import checkout
 from pytest_touchstone.plugin.bodies import current_body
 from pytest_touchstone.plugin.collect import GoldenCollector, suite_of
 from pytest_touchstone.plugin.excuses import EXCUSES_GIVEN, Excuses, is_held_against_baseline
@@ -461,7 +461,7 @@ class RunSession:
 
     def _described(self) -> dict[str, Any]:
         """What an export says of its run."""
-        checkout = CheckoutQuestion(self.config.rootpath).answer()
+        there = checkout(self.config.rootpath)
         calls = [call for record in self.records.values() for call in record.calls if call.role == "app"]
         return {
             "record": self.settings.record,
@@ -470,8 +470,8 @@ class RunSession:
             "corrections": [placed for placed in self.placed if placed["state"] != "current"],
             "models": sorted({f"{call.provider}:{call.model}" for call in calls}),
             "prompts": sorted({call.prompt_hash for call in calls if call.prompt_hash}),
-            "commit": checkout.commit,
-            "uncommitted changes": checkout.dirty,
+            "commit": there.commit,
+            "uncommitted changes": there.dirty,
         }
 
     def _status_without_failures(self) -> int:

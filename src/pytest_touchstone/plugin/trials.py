@@ -271,12 +271,11 @@ class TrialRunner:
         behind: dict[str, str] = {}
         if self.settings.gate.stage2 and hasattr(self.config, "workerinput"):
             for item in items:
-                if (
-                    case_of(item) is not None
-                    and number_of(item) == 1
-                    and behind.setdefault(suite_of(item), behind_case(item)) != behind_case(item)
-                ):
-                    behind[item.nodeid] = behind_case(item)
+                if case_of(item) is None or number_of(item) != 1:
+                    continue
+                told = behind_case(item)
+                if behind.setdefault(suite_of(item), told) != told:
+                    behind[item.nodeid] = told
         return behind
 
     def _ran_alone(self, items: Iterable[pytest.Item]) -> list[list[Any]]:

@@ -123,7 +123,6 @@ class Window:
         self._parking: Parking | None = None
         self._upcoming: Upcoming | UpcomingInWorker | None = None
         self._progress: Any = None
-        self._has_timeouts = False
 
     # What pytest calls
 
@@ -369,7 +368,6 @@ class Window:
 
     def _new_body(self, item: pytest.Function) -> Body:
         timeout_s = _shorter(self.timeout_s, seconds_of_pytest_timeout(item))
-        self._has_timeouts = self._has_timeouts or timeout_s is not None
         return Body(
             item,
             owned=lambda: self._owned(item),
@@ -387,7 +385,7 @@ class Window:
                 self._bodies.poll()
                 return
             self._bodies.wait(self._patience())
-            if self._has_timeouts:
+            if self._bodies.has_timeouts:
                 self._time_out(started)
             self._tell("tick")
 
@@ -399,7 +397,7 @@ class Window:
                 self._bodies.time_out(other.body)
 
     def _patience(self) -> float:
-        if not self._has_timeouts:
+        if not self._bodies.has_timeouts:
             return TICK_S
         now = time.perf_counter()
         times = [started.body.overdue_at() for started in self._started.values() if started.body is not None]
