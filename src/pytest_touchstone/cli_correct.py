@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_touchstone.errors import SettingsError
-from pytest_touchstone.text import visible
+from pytest_touchstone.text import counted, visible
 
 if TYPE_CHECKING:
     import argparse
@@ -56,7 +56,7 @@ def _correct(options: argparse.Namespace) -> int:
     accepted: Path = options.corrections or folder / CORRECTIONS_FILE
     count = accept_filled(folder, accepted)
     if count:
-        print(visible(f"{_counted(count, 'correction')} accepted from {folder / NEEDS_FILE} into {accepted}"))
+        print(visible(f"{counted(count, 'correction')} accepted from {folder / NEEDS_FILE} into {accepted}"))
     needed = list(read_needed(folder / NEEDS_FILE).values())
     if not needed:
         print("no case needs a correction")
@@ -64,7 +64,7 @@ def _correct(options: argparse.Namespace) -> int:
         Correcting(folder=folder, accepted=accepted, editor=os.environ.get("VISUAL") or os.environ.get("EDITOR") or "").run(needed)
     else:
         how = f"fill in {folder / NEEDS_FILE} and run this again, or run it at a terminal"
-        print(visible(f"{_counted(len(needed), 'case')} to correct; {how}"))
+        print(visible(f"{counted(len(needed), 'case')} to correct; {how}"))
     return 0
 
 
@@ -93,7 +93,7 @@ class Correcting:
                 left -= self._is_corrected(case)
         except (_Quit, EOFError):
             print()
-        print(visible(f"{_counted(self.done, 'correction')} accepted into {self.accepted}; {_counted(left, 'case')} left"))
+        print(visible(f"{counted(self.done, 'correction')} accepted into {self.accepted}; {counted(left, 'case')} left"))
 
     def _is_corrected(self, case: Needed) -> bool:
         choices = CHOICES if self.editor else CHOICES_WITHOUT_EDITOR
@@ -207,7 +207,3 @@ def _block(text: str) -> Iterator[str]:
 
 def _text(value: Any) -> str:  # noqa: ANN401 - a JSON value
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

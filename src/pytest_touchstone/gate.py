@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pytest_touchstone import stats
 from pytest_touchstone.errors import SettingsError
 from pytest_touchstone.stats import Interval, Unknown
-from pytest_touchstone.text import shorten
+from pytest_touchstone.text import counted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -671,7 +671,7 @@ class _Draft:
 
     def _must_pass(self) -> Iterable[Reason]:
         if failed := [case.case_id for case in self.cases if case.must_pass_failed]:
-            text = f"{_cases(len(failed))} that must pass failed: {_names(failed)}"
+            text = f"{counted(len(failed), 'case')} that must pass failed: {_names(failed)}"
             yield Reason(rule="must_pass", effect="regressed", text=text)
 
     def _paired(self, p_adjusted: float | None, p_margin: float | None, tests: int) -> Iterable[Reason]:
@@ -736,7 +736,8 @@ class _Draft:
             and (case.after.must_pass or (case.before is not None and case.before.trials))
         ]
         if lacking:
-            text = f"{_cases(len(lacking))} that the baseline knows or that must pass {_have(len(lacking))} no verdict: {_names(lacking)}"
+            n = len(lacking)
+            text = f"{counted(n, 'case')} that the baseline knows or that must pass {_have(n)} no verdict: {_names(lacking)}"
             yield Reason(rule="verdicts", effect="undecided", text=text)
 
     def _enough(self) -> Iterable[Reason]:
@@ -747,7 +748,7 @@ class _Draft:
             text = "there is no baseline of this suite; accept one with --snapshot-update"
         else:
             wanted = f"{self.policy.min_cases:,} {'is' if self.policy.min_cases == 1 else 'are'} wanted"
-            text = f"{_cases(n)} can be compared with the baseline, and {wanted}"
+            text = f"{counted(n, 'case')} can be compared with the baseline, and {wanted}"
         yield Reason(rule="cases", effect="undecided", text=text)
 
     def _cost(self) -> Level:
@@ -778,10 +779,6 @@ def _rate(sides: Sequence[Evidence]) -> Rate | None:
 
 
 # In words
-
-
-def _cases(count: int) -> str:
-    return f"{count:,} case" if count == 1 else f"{count:,} cases"
 
 
 def _names(case_ids: Sequence[str], most: int = 5) -> str:

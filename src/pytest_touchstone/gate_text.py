@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, get_args
 
 from pytest_touchstone.gate import Result
-from pytest_touchstone.text import shorten
+from pytest_touchstone.text import counted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,9 +60,9 @@ def _details(suite: SuiteDecision, worst: int) -> Iterator[str]:
     named = suite.worse[:worst]
     yield from (f"  worse: {shorten(case.case_id)} ({_sides(case)})" for case in named)
     if more := len(suite.worse) - len(named):
-        yield f"  worse: {more:,} more" if named else f"  worse: {_cases(more)}"
+        yield f"  worse: {more:,} more" if named else f"  worse: {counted(more, 'case')}"
     if suite.known:
-        yield f"  known: {_cases(len(suite.known))} failed before and {'fails' if len(suite.known) == 1 else 'fail'} again"
+        yield f"  known: {counted(len(suite.known), 'case')} failed before and {'fails' if len(suite.known) == 1 else 'fail'} again"
     if aside := _aside(suite):
         yield f"  not compared: {aside}"
 
@@ -72,7 +72,7 @@ def headline(suite: SuiteDecision) -> str:
     if not suite.compared:
         return "no case can be compared with the baseline"
     counts = suite.counts
-    text = f"{counts['worse']:,} of {_cases(suite.compared)} got worse, {counts['better']:,} got better"
+    text = f"{counts['worse']:,} of {counted(suite.compared, 'case')} got worse, {counts['better']:,} got better"
     if not counts["flaky"]:
         return text
     less, more = suite.fell - counts["worse"], suite.rose - counts["better"]
@@ -109,7 +109,3 @@ def _aside(suite: SuiteDecision) -> str:
     parts = [f"{suite.counts[status]:,} {name}" for status, name in names.items() if suite.counts[status]]
     quarantined = suite.quarantined
     return ", ".join([*parts, f"{len(quarantined):,} quarantined"] if quarantined else parts)
-
-
-def _cases(count: int) -> str:
-    return f"{count:,} case" if count == 1 else f"{count:,} cases"

@@ -16,7 +16,7 @@ from pytest_touchstone import stats
 from pytest_touchstone.errors import SettingsError
 from pytest_touchstone.gate import CLEAR, CaseChange, Evidence, Policy, compare, decide, evidence
 from pytest_touchstone.stats import Interval
-from pytest_touchstone.text import listed, shorten
+from pytest_touchstone.text import counted, listed, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -229,7 +229,8 @@ def promote(before: Side, after: Side, policy: PromotionPolicy | None = None) ->
     lost = _lost_verdicts(before, after)
     notes = list(draft.notes())
     if lost:
-        left = f"{_cases(len(lost))} that had a verdict before {'has' if len(lost) == 1 else 'have'} none that counts now: {_names(lost)}"
+        have = "has" if len(lost) == 1 else "have"
+        left = f"{counted(len(lost), 'case')} that had a verdict before {have} none that counts now: {_names(lost)}"
         worst = list(_Draft(before, _with_failures(before, after, lost), splits, policy).reasons())
         if not reasons and worst:
             reasons.append(Refusal(rule="verdicts", text=f"{left}; if {_they(len(lost))} failed: {worst[0].text}"))
@@ -316,7 +317,7 @@ class _Draft:
                 yield Refusal(rule="forgetting", text=f"it forgot {allowed}: {kept_text(kept)}")
         failed = [case.case_id for part in self.parts.suites for case in part.cases if case.must_pass_failed]
         if failed:
-            yield Refusal(rule="must_pass", text=f"{_cases(len(failed))} that must pass failed: {_names(failed)}")
+            yield Refusal(rule="must_pass", text=f"{counted(len(failed), 'case')} that must pass failed: {_names(failed)}")
 
     def notes(self) -> Iterator[str]:
         """What to know besides."""
@@ -408,7 +409,7 @@ def gain_text(gain: Gain) -> str:
     interval = f" ({interval_text(gain.interval)})" if gain.interval else ""
     rates = f"{gain.before.rate:.1%} before, {gain.after.rate:.1%} after, {gain.difference * 100:+.1f} points{interval}"
     seen = "" if gain.smallest is None else f"; a gain of about {gain.smallest * 100:.1f} points or more would have been seen 4 times of 5"
-    return f"{shorten(gain.suite)}: {_cases(gain.compared)}, {rates}; {_p_text(gain.p, gain.p_adjusted, gain.method)}{seen}"
+    return f"{shorten(gain.suite)}: {counted(gain.compared, 'case')}, {rates}; {_p_text(gain.p, gain.p_adjusted, gain.method)}{seen}"
 
 
 def kept_text(kept: Kept) -> str:
@@ -420,7 +421,7 @@ def kept_text(kept: Kept) -> str:
 binomial, one-sided)'
     """
     interval = f"{kept.interval.level:.0%} interval {kept.interval.low:.1%} to {kept.interval.high:.1%}"
-    counts = f"{kept.lost:,} of {_cases(kept.compared)} that passed before {'fails' if kept.lost == 1 else 'fail'} now"
+    counts = f"{kept.lost:,} of {counted(kept.compared, 'case')} that passed before {'fails' if kept.lost == 1 else 'fail'} now"
     return f"{shorten(kept.part)}: {counts} ({interval}); {_p_text(kept.p, kept.p_adjusted, 'exact binomial')}"
 
 
@@ -438,7 +439,7 @@ def _drop_text(part: SuiteDecision) -> str:
         return part.why_unknown
     interval = f" ({interval_text(part.interval)})" if part.interval else ""
     rates = f"{part.baseline_rate.rate:.1%} before, {part.run_rate.rate:.1%} after, {part.difference * 100:+.1f} points{interval}"
-    return f"{_cases(part.compared)}, {rates}; {_p_text(part.p, part.p_adjusted, part.method)}"
+    return f"{counted(part.compared, 'case')}, {rates}; {_p_text(part.p, part.p_adjusted, part.method)}"
 
 
 def _p_text(p: float | None, adjusted: float | None, method: str) -> str:
@@ -450,10 +451,6 @@ def _p_text(p: float | None, adjusted: float | None, method: str) -> str:
 
 def _once_in(p: float) -> str:
     return f"1 of {round(1 / p):,} runs" if p else "next to no run"
-
-
-def _cases(count: int) -> str:
-    return f"{count:,} {'case' if count == 1 else 'cases'}"
 
 
 def _they(count: int) -> str:

@@ -7,7 +7,6 @@ import http.client
 import json
 import re
 import shlex
-import socket
 import sys
 import time
 import urllib.request
@@ -27,7 +26,7 @@ from pytest_touchstone.improve_state import Done, Inputs, State, StepName, file_
 from pytest_touchstone.recording.redact import is_secret_name
 from pytest_touchstone.runs import RunStore
 from pytest_touchstone.text import listed, shorten, visible
-from pytest_touchstone.train.serve import NAME
+from pytest_touchstone.train.serve import NAME, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -271,7 +270,7 @@ class Improvement:
                 raise SettingsError(msg)
             yield self.environ.get(OPENAI_URL) or OPENAI_ADDRESS, hosted
             return
-        port = _free_port()
+        port = free_port("127.0.0.1", 0)
         command = [*SERVE, str(model), "--host", "127.0.0.1", "--port", str(port), "--name", name, *self._python()]
         self.commands["serve"] = _shown(command)
         base_url = f"http://127.0.0.1:{port}/v1"
@@ -385,13 +384,6 @@ def _server_failed(server: Process, what: str) -> ImproveError:
 
 def _names_model(app_env: Sequence[str]) -> bool:
     return any("{model}" in entry for entry in app_env)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _shown(command: Sequence[str]) -> str:

@@ -64,6 +64,15 @@ def quote(value: object, width: int = QUOTE_WIDTH) -> str:
         return f"<{type(value).__name__}>"
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of something, in the singular where it is one; for nouns that take an s.
+
+    >>> counted(1, "case"), counted(1200, "case")
+    ('1 case', '1,200 cases')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def listed(names: Sequence[str], most: int) -> str:
     """The first `most` (>= 1) names, and how many more there are; the names as they are.
 

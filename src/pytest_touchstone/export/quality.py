@@ -15,7 +15,7 @@ from pytest_touchstone.export.example import text_of
 from pytest_touchstone.export.leak import normal_text
 from pytest_touchstone.export.personal import KINDS, personal_data
 from pytest_touchstone.recording.redact import REDACTED
-from pytest_touchstone.text import listed, quote
+from pytest_touchstone.text import counted, listed, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -252,7 +252,7 @@ def _advice(quality: Quality) -> Iterator[str]:
     yield from _about_prompts(quality.tags, fixes, replays)
     if quality.examples < SMALL:
         yield (
-            f"{_counted(quality.examples, 'example')} is a small set, under {SMALL}: expect a narrow gain, watch for forgetting, "
+            f"{counted(quality.examples, 'example')} is a small set, under {SMALL}: expect a narrow gain, watch for forgetting, "
             "and see whether a better prompt does as much"
         )
     thin = [tag for tag, kinds in quality.tags.items() if sum(kinds.values()) < THIN]
@@ -263,24 +263,24 @@ def _advice(quality: Quality) -> Iterator[str]:
 def _about_targets(quality: Quality) -> Iterator[str]:
     if quality.contradictions:
         yield (
-            f"{_counted(len(quality.contradictions), 'prompt')} with more than one target ({_lines(quality.contradictions)}): "
+            f"{counted(len(quality.contradictions), 'prompt')} with more than one target ({_lines(quality.contradictions)}): "
             "the model cannot learn both; correct the cases, or have them sent what tells them apart"
         )
     if quality.empty:
-        yield f"{_counted(len(quality.empty), 'target')} without a letter or digit ({_lines([quality.empty])}): correct `expected`"
+        yield f"{counted(len(quality.empty), 'target')} without a letter or digit ({_lines([quality.empty])}): correct `expected`"
     if quality.truncated:
         yield (
-            f"{_counted(len(quality.truncated), 'target')} cut off, as it looks ({_lines([quality.truncated])}): "
+            f"{counted(len(quality.truncated), 'target')} cut off, as it looks ({_lines([quality.truncated])}): "
             "the model would learn to stop there; raise the app's limit of tokens, or correct the cases"
         )
     if quality.duplicates:
-        yield f"{_counted(len(quality.duplicates), 'example')} said more than once ({_lines(quality.duplicates)}): it weighs as often"
+        yield f"{counted(len(quality.duplicates), 'example')} said more than once ({_lines(quality.duplicates)}): it weighs as often"
     personal = {kind: lines for kind, lines in quality.personal_data.items() if lines}
     if personal:
-        kinds = ", ".join(f"{kind} in {_counted(len(lines), 'example')}" for kind, lines in personal.items())
+        kinds = ", ".join(f"{kind} in {counted(len(lines), 'example')}" for kind, lines in personal.items())
         yield f"what looks like personal data: {kinds}; a model may repeat it word for word"
     if quality.redacted:
-        yield f"a secret was replaced in {_counted(len(quality.redacted), 'example')}; the model would learn to say {REDACTED}"
+        yield f"a secret was replaced in {counted(len(quality.redacted), 'example')}; the model would learn to say {REDACTED}"
 
 
 def _about_prompts(tags: Mapping[str, Mapping[str, int]], fixes: int, replays: int) -> Iterator[str]:
@@ -301,7 +301,3 @@ def _about_prompts(tags: Mapping[str, Mapping[str, int]], fixes: int, replays: i
 def _lines(groups: Iterable[Iterable[int]]) -> str:
     names = [str(line) for group in groups for line in group]
     return f"line{'' if len(names) == 1 else 's'} {listed(names, NAMED)}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

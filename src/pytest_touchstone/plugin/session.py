@@ -36,7 +36,7 @@ from pytest_touchstone.report.model import summarize
 from pytest_touchstone.report.repeats import repeat_lines
 from pytest_touchstone.report.terminal import Line, call_lines, from_pairs, plain, quarantine_lines, summary_table
 from pytest_touchstone.settings import ExitStatus
-from pytest_touchstone.text import listed, visible
+from pytest_touchstone.text import counted, listed, visible
 from pytest_touchstone.trial import TrialRecord
 
 if TYPE_CHECKING:
@@ -500,7 +500,7 @@ class RunSession:
     def _alone_notes(self) -> list[Line]:
         note = [Line("yellow", self.window_note)] if self.window_note else []
         return note + [
-            Line("", f"ran alone: {visible(suite)} ({_counted(count, 'trial')}): {visible(why)}") for suite, count, why in self.alone
+            Line("", f"ran alone: {visible(suite)} ({counted(count, 'trial')}): {visible(why)}") for suite, count, why in self.alone
         ]
 
     def _expected_note(self) -> list[Line]:
@@ -544,13 +544,13 @@ def _check_export(settings: Settings) -> None:
 
 def _export_lines(manifest: Manifest, folder: Path) -> Iterator[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in manifest.by_kind.items())
-    yield f"{_counted(manifest.written, 'example')} written to {folder}" + (f" ({kinds})" if kinds else "")
+    yield f"{counted(manifest.written, 'example')} written to {folder}" + (f" ({kinds})" if kinds else "")
     reasons = ", ".join(f"{count} {visible(reason)}" for reason, count in manifest.left_out_by_reason.items())
     noun = "trial" if manifest.offered == manifest.trials else "call"
-    yield f"{_counted(manifest.left_out, noun)} left out" + (f" ({reasons})" if reasons else "")
+    yield f"{counted(manifest.left_out, noun)} left out" + (f" ({reasons})" if reasons else "")
     for name, report in manifest.formats.items():
         missing = ", ".join(f"{count} {visible(reason)}" for reason, count in report["left_out_by_reason"].items())
-        yield f"{name}: {_counted(report['written'], 'example')} of {report['examples']:,}" + (f" ({missing})" if missing else "")
+        yield f"{name}: {counted(report['written'], 'example')} of {report['examples']:,}" + (f" ({missing})" if missing else "")
 
 
 def _quality_lines(manifest: Manifest) -> Iterator[str]:
@@ -563,13 +563,9 @@ def _taught_line(manifest: Manifest) -> str:
     from pytest_touchstone.export.ledger import MAX_NAMED
 
     names = list(dict.fromkeys(f"{entry['suite']} {entry['case_id']}" for entry in manifest.holdout_taught))
-    count = _counted(len(names), "holdout case")
+    count = counted(len(names), "holdout case")
     told = f"{count} had been in earlier exports, so what was trained on those cannot be measured by them"
     return visible(f"{told}: {listed(names, MAX_NAMED)}")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _why_stopped(session: pytest.Session, exitstatus: int, spent: str) -> str:

@@ -13,7 +13,7 @@ from pytest_touchstone.recording.body import body_text, decode_body
 from pytest_touchstone.recording.key import Asked
 from pytest_touchstone.recording.store import MAX_FILE, module_of, newest, scan_recording, shown_path
 from pytest_touchstone.recording.wire import api_of, read_call
-from pytest_touchstone.text import visible
+from pytest_touchstone.text import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +68,7 @@ def list_lines(files: Sequence[Path], root: Path, *, now: datetime | None = None
         scan = scan_recording(path, root=root)
         name = _one_line(shown_path(path, root))
         if scan.faults:
-            remarks.append(f"{name}: {_counted(len(scan.faults), 'fault')}; `touchstone recordings verify` says which")
+            remarks.append(f"{name}: {counted(len(scan.faults), 'fault')}; `touchstone recordings verify` says which")
         elif not module_of(path).exists():
             remarks.append(f"{name}: its test module is gone")
         tallies.append((name, _tally(newest(entry for _, entry in scan.entries), path)))
@@ -146,12 +146,8 @@ def _dated(tally: _Tally, now: datetime) -> str:
         age = (now - datetime.fromisoformat(tally.last)).days
     except ValueError:
         return last
-    days = "today" if age <= 0 else f"{_counted(age, 'day')} ago"
+    days = "today" if age <= 0 else f"{counted(age, 'day')} ago"
     return f"{last} ({days})" if first == last else f"{first} to {last} ({days})"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
