@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+
+import pytest
+
 from pytest_touchstone.cases import Case
 from pytest_touchstone.export.example import Example
 from pytest_touchstone.export.leak import input_fingerprint
@@ -73,3 +78,15 @@ def trial(output=None, *, calls=(), scorers=(), number=1, **case):
     made.calls.extend(calls)
     made.scorers.extend(scorers)
     return made
+
+
+@contextlib.contextmanager
+def offline_datasets():
+    """The library `datasets`, which asks no hub inside; a test that needs it is skipped where it is absent."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library's own, on import
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_DATASETS_OFFLINE", "1")
+        datasets = pytest.importorskip("datasets")
+        datasets.disable_progress_bars()
+        yield datasets

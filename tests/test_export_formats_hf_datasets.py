@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
-from export_samples import WEATHER, assistant, example, tool_call, user
+from export_samples import WEATHER, assistant, example, offline_datasets, tool_call, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,12 +17,7 @@ pytest.importorskip("pyarrow")
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
     """Reads the folder as a user does: `datasets.load_dataset("training/datasets")`."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library's own, on import
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_DATASETS_OFFLINE", "1")
-        datasets = pytest.importorskip("datasets")
-        datasets.disable_progress_bars()
+    with offline_datasets() as datasets:
 
         def read(rows):
             folder = tmp_path_factory.mktemp("dataset")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import string
-import warnings
 
 import pytest
-from export_samples import WEATHER, assistant, example, tool_call, user
+from export_samples import WEATHER, assistant, example, offline_datasets, tool_call, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,12 +49,7 @@ def trl_refuses(made):
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
     """Reads lines as a user does: `datasets.load_dataset("json", data_files=...)`."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library's own, on import
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_DATASETS_OFFLINE", "1")
-        datasets = pytest.importorskip("datasets")
-        datasets.disable_progress_bars()
+    with offline_datasets() as datasets:
 
         def read(lines):
             folder = tmp_path_factory.mktemp("dataset")
