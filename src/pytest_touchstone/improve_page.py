@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pytest_touchstone.improve import gain_text, kept_text
 from pytest_touchstone.improve_text import COLUMNS, by_tag, headline, outcomes_text, row
 from pytest_touchstone.report.runs import commit_text
-from pytest_touchstone.text import shorten, visible
+from pytest_touchstone.text import counted, shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -160,7 +160,7 @@ def _holdout(improved: Improved) -> str:
 
 
 def _cases(title: str, cases: Sequence[tuple[str, CaseChange]], improved: Improved) -> Iterator[str]:
-    yield f"<h2>{title}: {len(cases):,} {'case' if len(cases) == 1 else 'cases'}</h2>"
+    yield f"<h2>{title}: {counted(len(cases), 'case')}</h2>"
     if not cases:
         return
     old = _by_case(improved.before)

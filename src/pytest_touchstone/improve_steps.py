@@ -25,7 +25,7 @@ from pytest_touchstone.improve_process import Process
 from pytest_touchstone.improve_state import Done, Inputs, State, StepName, file_hash, fingerprint
 from pytest_touchstone.recording.redact import is_secret_name
 from pytest_touchstone.runs import RunStore
-from pytest_touchstone.text import listed, shorten, visible
+from pytest_touchstone.text import counted, listed, shorten, visible
 from pytest_touchstone.train.serve import NAME, free_port
 
 if TYPE_CHECKING:
@@ -412,7 +412,7 @@ def _taught(manifest: Mapping[str, Any]) -> Refusal | None:
         return None
     names = list(dict.fromkeys(shorten(entry["case_id"]) for entry in taught))
     text = (
-        f"{len(names):,} holdout {'case' if len(names) == 1 else 'cases'} had been in earlier exports into this folder, so a model made "
+        f"{counted(len(names), 'holdout case')} had been in earlier exports into this folder, so a model made "
         f"from those has seen them: {listed(names, 5)}; export into a folder of its own if the base model has not"
     )
     return Refusal(rule="cases", text=text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_touchstone.gate import decide
 from pytest_touchstone.improve import gain_text, kept_text
 from pytest_touchstone.report.terminal import table
-from pytest_touchstone.text import shorten, visible
+from pytest_touchstone.text import counted, shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ def headline(verdict: Verdict) -> str:
     if not verdict.reasons:
         return "promoted: the tuned model is better on cases that it never saw, and lost nothing that counts"
     first, *others = verdict.reasons
-    more = f", and {len(others):,} more {'reason' if len(others) == 1 else 'reasons'}" if others else ""
+    more = f", and {counted(len(others), 'more reason')}" if others else ""
     return f"refused: {_SHORT[first.rule]}{more}"
 
 
@@ -88,11 +88,7 @@ def _tags(case: CaseChange) -> Sequence[str]:
 def _named(title: str, cases: Sequence[tuple[str, CaseChange]]) -> Iterator[str]:
     shown = [shorten(case.case_id) for _, case in cases[:NAMED]]
     more = len(cases) - len(shown)
-    yield (
-        f"{title}: {len(cases):,} {'case' if len(cases) == 1 else 'cases'}"
-        + (f": {', '.join(shown)}" if shown else "")
-        + (f" and {more:,} more" if more else "")
-    )
+    yield (f"{title}: {counted(len(cases), 'case')}" + (f": {', '.join(shown)}" if shown else "") + (f" and {more:,} more" if more else ""))
 
 
 def outcomes_text(outcomes: Mapping[Any, int]) -> str:

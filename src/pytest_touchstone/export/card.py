@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import yaml
 
-from pytest_touchstone.text import shorten
+from pytest_touchstone.text import counted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -135,7 +135,7 @@ def _listed(counts: Mapping[str, int], noun: str) -> Iterator[str]:
     if not counts:
         yield "Nothing."
     for reason, count in _first(counts):
-        yield f"{count:,} {noun}{'' if count == 1 else 's'}: {code(reason)}"
+        yield f"{counted(count, noun)}: {code(reason)}"
 
 
 def _guard(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pytest_touchstone.recording.redact import Redactor
 from pytest_touchstone.recording.store import newest, read_recording, recording_path
 from pytest_touchstone.report.plan import Load, PlannedCase, load_of, plan_lines, plan_suites
 from pytest_touchstone.report.terminal import Line
+from pytest_touchstone.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,4 +116,4 @@ def _relative(module: Path, config: pytest.Config) -> str:
 def _about_others(count: int) -> list[Line]:
     if not count:
         return []
-    return [Line("", f"{count:,} test{'' if count == 1 else 's'} without golden cases would run too; what they ask is not in the plan")]
+    return [Line("", f"{counted(count, 'test')} without golden cases would run too; what they ask is not in the plan")]

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_touchstone.errors import ExportError
 from pytest_touchstone.report.terminal import Line
-from pytest_touchstone.text import listed, visible
+from pytest_touchstone.text import counted, listed, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -134,7 +134,7 @@ def accept_filled(settings: Settings) -> list[Line]:
     count = accept_filled(settings.export, settings.corrections)
     if not count:
         return []
-    told = f"{_corrections(count)} accepted from {settings.export / NEEDS_FILE} into {settings.corrections}"
+    told = f"{counted(count, 'correction')} accepted from {settings.export / NEEDS_FILE} into {settings.corrections}"
     return [Line("", f"export: {visible(told)}")]
 
 
@@ -150,9 +150,8 @@ def target_lines(settings: Settings, manifest: Manifest, records: Iterable[Trial
         if found:
             verb = "is" if len(found) == 1 else "are"
             where = f"{settings.corrections}: {listed(found, MAX_NAMED)}"
-            lines.append(
-                Line("" if state == "elsewhere" else "yellow", f"export: {visible(f'{_corrections(len(found))} {verb} {told}: {where}')}")
-            )
+            said = visible(f"{counted(len(found), 'correction')} {verb} {told}: {where}")
+            lines.append(Line("" if state == "elsewhere" else "yellow", f"export: {said}"))
     if manifest.needs_correction:
         names = [f"{case['suite']} {case['case_id']}" for case in manifest.needs_correction]
         count = f"{len(names):,} case{' needs' if len(names) == 1 else 's need'} a correction"
@@ -173,7 +172,7 @@ def _teacher_lines(settings: Settings, records: Iterable[TrialRecord]) -> list[L
     counts = ", ".join(
         f"{taught[outcome]:,} {outcome}" for outcome in ("passed", "did not pass", "no answer", "not asked") if taught[outcome]
     )
-    failed = f"{taught.total():,} failed trial{'' if taught.total() == 1 else 's'} without another target"
+    failed = f"{counted(taught.total(), 'failed trial')} without another target"
     told = f"teacher {settings.teacher.model}: {failed}" + (f": {counts}" if counts else "")
     return [Line("", f"export: {visible(told)}")]
 
@@ -186,7 +185,3 @@ def _read(settings: Settings) -> Corrections:
         return Corrections.read(settings.corrections)
     except (ExportError, OSError) as error:
         raise pytest.UsageError(str(error)) from error
-
-
-def _corrections(count: int) -> str:
-    return f"{count:,} correction{'' if count == 1 else 's'}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pytest_touchstone.errors import BudgetSpent
-from pytest_touchstone.text import visible
+from pytest_touchstone.text import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -202,7 +202,7 @@ class Budget:
 
     def _why_not(self, spent: Spent) -> str | None:
         if self._max_calls is not None and spent.calls >= self._max_calls:
-            return f"the budget of {self._max_calls:,} call{'' if self._max_calls == 1 else 's'} is spent"
+            return f"the budget of {counted(self._max_calls, 'call')} is spent"
         if self._max_cost_usd is None:
             return None
         if spent.unpriced:

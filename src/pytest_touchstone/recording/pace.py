@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from pytest_touchstone.text import visible
+from pytest_touchstone.text import counted, visible
 
 if TYPE_CHECKING:
     import asyncio
@@ -61,7 +61,7 @@ class Mark:
         >>> print(Mark(host="api.openai.com", limits=3, ceiling=64, lowest=8))
         api.openai.com: 3 rate limits, width 64 -> 8
         """
-        return f"{visible(self.host)}: {self.limits:,} rate limit{'' if self.limits == 1 else 's'}, width {self.ceiling} -> {self.lowest}"
+        return f"{visible(self.host)}: {counted(self.limits, 'rate limit')}, width {self.ceiling} -> {self.lowest}"
 
 
 def throttled(marks: Iterable[Mark]) -> list[Mark]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pytest_touchstone.recording.key import Asked
 from pytest_touchstone.recording.wire import answer_body, api_of, read_usage
 from pytest_touchstone.report.terminal import Line, dollars, table
-from pytest_touchstone.text import visible
+from pytest_touchstone.text import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -224,7 +224,7 @@ def _cost_cell(load: Load | None, *, is_partial: bool) -> str:
 def _notes(suites: Sequence[PlannedSuite], totals: PlannedSuite) -> list[Line]:
     notes: list[Line] = []
     if totals.estimated:
-        cases = f"{totals.estimated:,} case{'' if totals.estimated == 1 else 's'}"
+        cases = counted(totals.estimated, "case")
         notes.append(Line("", f"estimated: nothing is recorded of {cases}; the mean of the suite's recorded cases stands for each"))
     unknown = [suite.name for suite in suites if suite.total is None]
     notes += [

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_touchstone.report.terminal import Line
-from pytest_touchstone.text import listed, shorten
+from pytest_touchstone.text import counted, listed, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ def _suite_line(suite: str, records: Sequence[TrialRecord], *, every: bool) -> I
     # With at least k trials of each case, both are known.
     some, all_ = (fmean(float(of_k(case.trials, case.passes, least) or 0) for case in tried) for of_k in (pass_at_k, pass_hat_k))
     times = f"{least}" if least == most else f"{least} to {most}"
-    count = f"{len(tried):,} {'case' if len(tried) == 1 else 'cases'}"
+    count = counted(len(tried), "case")
     yield f"{shorten(suite)}: {count} tried {times} times: pass@{least} {some:.1%}, pass^{least} {all_:.1%}; {_flaky(tried, every=every)}"
 
 

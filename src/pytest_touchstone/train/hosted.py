@@ -23,7 +23,7 @@ from pytest_touchstone.files import replace_file
 from pytest_touchstone.models.faults import check_base_url, retry_after_s
 from pytest_touchstone.models.sdk import sdk_of
 from pytest_touchstone.recording.redact import Redactor
-from pytest_touchstone.text import shorten
+from pytest_touchstone.text import counted, shorten
 from pytest_touchstone.train.formatted import read_format
 from pytest_touchstone.train.watch import Step
 
@@ -435,8 +435,7 @@ def _step(values: Mapping[str, Any]) -> Step | None:
 
 
 def _examples(lines: bytes) -> str:
-    count = lines.count(b"\n")
-    return f"{count:,} {'example' if count == 1 else 'examples'}"
+    return counted(lines.count(b"\n"), "example")
 
 
 OPENAI: Final = OpenAIBackend()
