@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_DEPTH = 120  # a case's values may be 100 deep, below the document, its list of cases and the case
+_NESTED = (f"is nested more than {MAX_DEPTH} levels deep", "flatten it, or keep it as text")
 MAX_ALIAS_CHARACTERS = 4 * 2**20  # what all aliases of a file may expand to: one for each value, and its characters
 
 Lines: TypeAlias = "dict[int, dict[str, int] | list[int]]"
@@ -104,6 +105,9 @@ class YamlTree:
     def _syntax_fault(self, error: yaml.YAMLError) -> None:
         self.broken = True
         mark = getattr(error, "problem_mark", None)
+        if "maximum nesting depth" in str(getattr(error, "problem", "")):  # libyaml's own, which it reaches before its events reach us
+            self._note(mark.line + 1 if mark else None, *_NESTED)
+            return
         words = " ".join(str(part) for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
         at = f" (column {mark.column + 1})" if mark else ""
         fix = "correct the syntax; quote texts that hold ': ' or ' #' or begin with one of [ { & * ! | > ' \" % @ `"
@@ -183,7 +187,7 @@ class YamlTree:
         if self._stack and self._stack[-1].wants_key:
             self._stop(line, "has a list or object as a key", "use text as keys")
         if len(self._stack) == MAX_DEPTH:
-            self._stop(line, f"is nested more than {MAX_DEPTH} levels deep", "flatten it, or keep it as text")
+            self._stop(line, *_NESTED)
         is_list = isinstance(event, yaml.SequenceStartEvent)
         if event.tag not in {None, "!", _CORE + ("seq" if is_list else "map")}:
             self._note(line, f"has the tag {shown(event.tag)}, which is not allowed", "write a plain value without a tag")
