@@ -289,9 +289,9 @@ class TestTarget:
     @pytest.mark.parametrize(
         ("output", "expected", "answer"),
         [
-            ("same ", "same", "other"),
-            ("other", "same", " same"),
-            ({"b": 1, "a": 2}, {"a": 2, "b": 1}, "other"),
+            ("same ", "same", "Same."),
+            ("Same.", "same", " same"),
+            ({"b": 1, "a": 2}, {"a": 2, "b": 1}, '{"b": 1, "a": 2}'),
         ],
     )
     def test_is_never_the_output_that_failed(self, output, expected, answer):
@@ -315,8 +315,71 @@ class TestTarget:
         ],
     )
     def test_json_is_laid_out_as_the_model_does_in_golden_order(self, answer, text):
-        made = trial("x", expected={"z": "ø", "a": [1, 2]}, calls=[call(user("a"), answer=assistant(answer))])
+        made = trial(answer, expected={"z": "ø", "a": [1, 2]}, calls=[call(user("a"), answer=assistant(answer))])
         assert fix(made).completion == (assistant(text),)
+
+    def test_goes_where_the_output_stood_in_an_answer_of_one_field(self):
+        answered = call(user("a"), answer=assistant('{"team": "Returns"}'))
+        made = trial("returns", expected="sales", calls=[answered], scorers=[equals])
+        found = fix(made)
+        assert (found.completion, found.rejected) == ((assistant('{"team": "sales"}'),), (assistant('{"team": "Returns"}'),))
+        assert found.checks == ("equals",)
+
+    @pytest.mark.parametrize(
+        ("answer", "output"),
+        [
+            ('{"team": "returns", "why": "It came broken."}', "returns"),
+            ('{"team": "returns"}', "care"),
+            ("It came broken, so: returns", "returns"),
+            ('["returns"]', "returns"),
+            ('{"allowed": true}', "A whole reply of another call."),
+            ("returns", {"team": "returns"}),
+            ("3.5", "35"),
+            ("-1", "1"),
+            ("returns", object()),
+        ],
+    )
+    def test_is_not_known_where_the_output_is_not_what_the_model_answered(self, answer, output):
+        made = trial(output, expected="sales", reference="sales", calls=[call(user("a"), answer=assistant(answer))])
+        left = example_of(made, "failed", suite="s", correction="sales")
+        assert (left.category, left.unanswered) == ("not the model's answer", None)
+        assert left.reason == (
+            "not the model's answer: the app's output is not what its model answered, so it is not known what the model should say; "
+            "make that answer the output, and let a scorer look for the part that matters"
+        )
+
+    @pytest.mark.parametrize(
+        ("answer", "output"),
+        [
+            ('"Returns."\n', "returns"),
+            ('Here it is:\n```json\n{"team": "returns"}\n```', {"team": "returns"}),
+            ("41", 41),
+            ("...", "..."),
+        ],
+    )
+    def test_may_follow_an_output_that_differs_from_the_answer_in_its_dress_only(self, answer, output):
+        made = trial(output, expected="sales", calls=[call(user("a"), answer=assistant(answer))])
+        assert fix(made).completion == (assistant("sales"),)
+
+    @pytest.mark.parametrize("as_text", [True, False])
+    def test_that_is_a_part_of_the_answer_says_nothing_of_the_rest(self, as_text):
+        def same_team(checked):
+            return (json.loads(checked.output) if as_text else checked.output)["team"] == "sales"
+
+        output = '{"team": "returns", "why": "It came broken."}'
+        partly = {"expected": {"team": "sales"}, "calls": [call(user("a"), answer=assistant(output))], "scorers": [same_team]}
+        output = output if as_text else json.loads(output)
+        why = "no verified target: expected lacks what else the model answers, and the checks would not notice: why"
+        assert reason(fix(trial(output, **partly))) == why
+        whole = '{"team": "sales", "why": "They ask for a price."}'
+        found = fix(trial(output, reference=whole, **partly))
+        assert (found.target_source, found.completion) == ("reference", (assistant(whole),))
+
+    def test_may_lack_a_field_that_the_checks_would_not_have(self):
+        answered = call(user("a"), answer=assistant('{"team": "returns", "why": "It came broken."}'))
+        output = {"team": "returns", "why": "It came broken."}
+        made = trial(output, expected={"team": "sales"}, calls=[answered], scorers=[equals])
+        assert fix(made).completion == (assistant('{"team": "sales"}'),)
 
     @pytest.mark.parametrize(("expected", "text"), [(42, "42"), (True, "true"), ([], "[]")])
     def test_other_values_are_json_too(self, expected, text):
@@ -336,7 +399,7 @@ def test_a_reason_is_one_line_of_bounded_length():
 class TestRejected:
     def test_is_what_the_model_answered(self):
         answered = call(SYSTEM, user("a"), answer=assistant([{"type": "text", "text": "No idea."}], refusal=None))
-        made = fix(trial("no idea, shortened", expected="Within 30 days.", calls=[answered]))
+        made = fix(trial("no idea", expected="Within 30 days.", calls=[answered]))
         assert made.rejected == (assistant("No idea."),)
         assert made.call == 1
 

@@ -9,8 +9,10 @@ import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.cases import canonical_json
+from pytest_touchstone.export.answer import is_answer, missing_fields, only_field
 from pytest_touchstone.export.example import Example, LeftOut, plain, problem_of, text_of
 from pytest_touchstone.export.leak import input_fingerprint, input_text
+from pytest_touchstone.text import listed
 from pytest_touchstone.trial import Trial, as_score, asks_model, scorer_name
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 MAX_REASON: Final = 300
 _NO_TARGET: Final = "no verified target"
 _ONLY_THE_LAST: Final = "the trial failed, and only its last answer has a target"
+_NOT_THE_ANSWER: Final = (
+    "not the model's answer: the app's output is not what its model answered, so it is not known what the model should say; "
+    "make that answer the output, and let a scorer look for the part that matters"
+)
 _NO_OFFER: Final = {
     "error": "error: the app or a provider broke",
     "unscored": "unscored: a judge gave no usable verdict, so it is not known whether the case failed",
@@ -66,6 +72,9 @@ def example_of(
     on one line, laid out as the model's own JSON answer was), else `reference`, the first of them that passes every deterministic scorer
     that the trial was checked with. No judge is asked about these: a person stands behind each. Else it is what a teacher answered, if
     the `lesson` came to a good end. The output that failed is never a target. A passed trial offers a `replay` of what the model answered.
+
+    Targets are outputs. Where the app's output is the only field of the model's JSON answer, the target is put into that field; where it
+    is anything else that the model did not answer, nothing is offered.
 
     The prompt is that of the last model call that was answered, else the case's input. A last answer that calls tools is no
     place for a text target (it would teach the model not to call them), so such a failed trial offers nothing.
@@ -187,14 +196,19 @@ def _fixed(trial: Trial, call: Call | None, correction: JsonValue, lesson: Lesso
         ("reference", trial.case.reference),
     ]
     answer = "" if call is None or call.answer is None else text_of(call.answer.get("content"))
+    field = None
+    if call is not None and trial.has_output and not is_answer(trial.output, answer):
+        field = only_field(trial.output, answer)
+        if field is None:
+            return LeftOut(reason=_NOT_THE_ANSWER)
     problems: list[str] = []
     for source, value in targets:
-        text = _json_text(value, _json_style(answer))
-        if value is None or text is None:
+        text, content = (_json_text(each, _json_style(answer)) for each in (value, value if field is None else {field: value}))
+        if value is None or text is None or content is None:
             continue
         verified = _verified(trial, source, value, text, answer)
-        if isinstance(verified, _Completion):
-            return verified
+        if not isinstance(verified, str):
+            return _Completion({"role": "assistant", "content": content}, source, verified)
         problems.append(verified)
     if lesson is not None and lesson.text is not None:
         return _Completion({"role": "assistant", "content": lesson.text}, "teacher", lesson.checks)
@@ -213,7 +227,8 @@ def _json_style(answer: str) -> dict[str, Any]:
     return next((style for style in styles if _json_text(parsed, style) == answer.strip()), styles[0])
 
 
-def _verified(trial: Trial, source: TargetSource, value: JsonValue, text: str, answer: str) -> _Completion | str:
+def _verified(trial: Trial, source: TargetSource, value: JsonValue, text: str, answer: str) -> list[str] | str:
+    """The deterministic checks that a target passed as the app's output, or why it cannot be one."""
     if not text.strip():
         return f"{source} is empty"
     if text.strip() == answer.strip() or _same(trial.output, value, text):
@@ -230,7 +245,20 @@ def _verified(trial: Trial, source: TargetSource, value: JsonValue, text: str, a
             if problem:
                 return f"{source} does not pass {scorer_name(scorer)}: {problem}"
             checks += [scorer_name(scorer)] if problem is not None else []
-    return _Completion({"role": "assistant", "content": text}, source, checks)
+        missing = _unnoticed(trial, scorers, output if isinstance(output, dict) else value, answer)
+        if missing:
+            return f"{source} lacks what else the model answers, and the checks would not notice: {listed(missing, 5)}"
+    return checks
+
+
+def _unnoticed(trial: Trial, scorers: Sequence[Scorer], target: JsonValue, answer: str) -> list[str]:
+    """The fields that the model answers and a target lacks, if the scorers pass both with and without them: it is no whole answer then."""
+    missing = missing_fields(target, answer) if isinstance(target, dict) else {}
+    if not missing or not isinstance(target, dict):
+        return []
+    whole: JsonValue = missing | target
+    output = _as_output(trial, whole, _json_text(whole, _json_style(answer)) or "")
+    return [] if any(_check(trial, scorer, output) for scorer in scorers) else list(missing)
 
 
 def _same(output: object, value: JsonValue, text: str) -> bool:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone import trial as trials
-from pytest_touchstone.cases import canonical_json
 from pytest_touchstone.errors import BudgetSpent, ModelError, NetworkBlocked, RecordingMiss
+from pytest_touchstone.export.answer import is_answer
 from pytest_touchstone.export.example import Lesson, text_of
 from pytest_touchstone.export.select import answered_call
 from pytest_touchstone.judging.asking import Clock, apursue, course, pursue
@@ -198,9 +198,10 @@ def why_not_checkable(trial: Trial, error: BaseException | None, module: str) ->
     if checks_more(error.__traceback__, module):
         return "the test checks more after what failed; give all scorers to one case.check(...)"
     call = answered_call(trial)
-    if call is not None and not _is_answer(trial.output, text_of((call.answer or {}).get("content"))):
+    is_plain = isinstance(trial.output, (str, dict, list, int, float))
+    if call is not None and not (is_plain and is_answer(trial.output, text_of((call.answer or {}).get("content")))):
         return "the app's output is not its model's answer as it stands, so it is not known what it would make of another"
-    if call is None and not isinstance(trial.output, (str, dict, list, int, float)):
+    if call is None and not is_plain:
         return f"the app's output is of type {type(trial.output).__name__}, which an answer cannot be turned into"
     return None
 
@@ -275,17 +276,6 @@ def _checks(node: ast.AST) -> bool:
 
 def _scorers(trial: Trial) -> tuple[Scorer, ...]:
     return tuple({id(scorer): scorer for scorer in trial.scorers}.values())
-
-
-def _is_answer(output: object, answer: str) -> bool:
-    if isinstance(output, str):
-        return output.strip() == answer.strip()
-    if not isinstance(output, (dict, list, int, float)):
-        return False
-    try:
-        return canonical_json(json.loads(answer)) == canonical_json(cast("JsonValue", output))
-    except (TypeError, ValueError, RecursionError):
-        return False
 
 
 def _as_output(trial: Trial, text: str) -> JsonValue:
