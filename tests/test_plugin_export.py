@@ -247,3 +247,25 @@ def test_what_did_not_run_is_in_the_manifest(project, runner):
     manifest = json.loads((project.path / "training" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["trials"] == 6
     assert manifest["written"] + manifest["left_out"] == 6
+
+
+def test_a_run_in_which_nothing_is_selected_leaves_an_earlier_export_as_it_was(project, runner):
+    runner.run("--llm-eval", "--llm-export", "training")
+    before = files(project.path / "training")
+    result = runner.run("--llm-eval", "--llm-export", "training", "-k", "no_such_case")
+    result.stdout.fnmatch_lines([f"export: not written, as no trial has run; {project.path / 'training'} is left as it was"])
+    assert files(project.path / "training") == before
+
+
+def test_an_error_of_collection_leaves_an_earlier_export_as_it_was(project):
+    project.runpytest("--llm-eval", "--llm-export", "training")
+    before = files(project.path / "training")
+    project.makepyfile(test_broken="import a_module_that_is_not_there")
+    result = project.runpytest("--llm-eval", "--llm-export", "training")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines([f"export: not written, as no trial has run; {project.path / 'training'} is left as it was"])
+    assert files(project.path / "training") == before
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

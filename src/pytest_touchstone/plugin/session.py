@@ -335,7 +335,10 @@ class RunSession:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print unscored trials as pytest prints failures, then the table."""
-        if self.config.getoption("collectonly") or not self.planned:
+        if self.config.getoption("collectonly"):
+            return
+        if not self.planned:
+            write_lines(terminalreporter, self.notes)
             return
         self._print_in_full(terminalreporter, "UNSCORED", self.unscored)
         self._print_in_full(terminalreporter, "WORSE OR FLAKY", self.excused)
@@ -427,6 +430,9 @@ class RunSession:
 
         assert self.settings.export is not None
         assert self.settings.corrections is not None
+        if all(record.outcome == "not_run" for record in self.in_order()):
+            self.notes.append(Line("yellow", f"export: not written, as no trial has run; {self.settings.export} is left as it was"))
+            return
         offers = [offer for record in self.in_order() for offer in Offer.all_of(record)]
         raised = [f"case {offer.case_id!r}: {offer.reason}" for offer in offers if offer.reason.startswith(HOOK_RAISED)]
         if raised:

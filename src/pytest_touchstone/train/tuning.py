@@ -241,7 +241,7 @@ def _trainer(run: Run, model: Any, tokenizer: Any, prepared: Prepared, measured:
     config = SFTConfig(**options) if sft else DPOConfig(beta=job["beta"], **options)
     callbacks = [_telling(stop), *([EarlyStoppingCallback(early_stopping_patience=job["patience"])] if best else [])]
     trainer_class = SFTTrainer if sft else _pairs_trainer()
-    return trainer_class(
+    trainer = trainer_class(
         model=model,
         args=config,
         train_dataset=_dataset(prepared, sft=sft),
@@ -250,6 +250,10 @@ def _trainer(run: Run, model: Any, tokenizer: Any, prepared: Prepared, measured:
         peft_config=None if hasattr(model, "peft_config") else _peft_config(job),
         callbacks=callbacks,
     )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:  # TRL rounds adapters of 4-bit models to bf16; a resumed run would not, and small steps would be lost
+            parameter.data = parameter.data.float()
+    return trainer
 
 
 def _peft_config(job: dict[str, Any]) -> Any:
