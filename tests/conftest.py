@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import pkgutil
+import signal
 
 import pytest
 from hypothesis import settings
@@ -37,6 +38,10 @@ for one_copy in (
 ):
     with contextlib.suppress(ImportError):
         importlib.import_module(one_copy)
+
+# A shell starts what runs in its background with Ctrl-C ignored, which every process below would inherit; the tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SCRUBBED = ("BUILD_NUMBER", "CI", "COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PYTEST_ADDOPTS", "TOUCHSTONE_STORE")
 SCRUBBED_PREFIXES = ("ANTHROPIC_", "OPENAI_", "PYTEST_XDIST_")

@@ -929,10 +929,6 @@ class TestStopping:
     def test_by_ctrl_c(self, pytester, suite, body, kind):
         source = (STOPPING % body).replace("def test_it", f"{kind} test_it")
         suite("import os, signal\n" + (source.replace("meet()", "await ameet()") if kind == "async def" else source), cases=12)
-        # What runs in a shell's background has been told to ignore it.
-        (pytester.path / "conftest.py").write_text(
-            "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n", encoding="utf-8"
-        )
         result = pytester.runpytest_subprocess("--llm-eval", "--llm-concurrency", "4")
         assert result.ret == pytest.ExitCode.INTERRUPTED
         counts = counts_of(result)
