@@ -489,6 +489,15 @@ class TestMisses:
         with pytest.raises(RecordingError, match="is not the first line of a recording"), work.session("missing"):
             pass
 
+    def test_an_unusable_file_is_read_once_for_all_trials(self, work):
+        work.file.parent.mkdir()
+        work.file.write_text("nonsense")
+        recorder = work.recorder("missing")
+        for trial in (1, 2):
+            with pytest.raises(RecordingError, match="is not the first line of a recording"), recorder.own(work.owner("test_a", trial)):
+                pass
+            work.file.unlink(missing_ok=True)
+
 
 class TestNeverRecorded:
     @pytest.mark.parametrize("status", [401, 403, 408, 409, 429, 500, 503])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 import heapq
 import shlex
 import sys
@@ -125,7 +124,7 @@ class Recorder:
         self._guard = NetworkGuard(allow_hosts)
         self._keys = PlaceholderKeys()
         self._hooks = TransportHooks(self)
-        self._place = functools.cache(self._find_place)
+        self._places: dict[Path, tuple[Path, str] | RecordingError] = {}
         self._threads = ThreadCarrier(self._capture)
         self._numbers: weakref.WeakKeyDictionary[Owner, _Numbers] = weakref.WeakKeyDictionary()
         self._open: set[Exchange] = set()
@@ -303,6 +302,18 @@ class Recorder:
         module, relative = self._place(owner.module)
         numbers = self._numbers.get(owner) or self._numbers.setdefault(owner, _Numbers())
         return _Scope(recorder=self, owner=owner, module=module, relative=relative, numbers=numbers)
+
+    def _place(self, path: Path) -> tuple[Path, str]:
+        """What `_find_place` gives, found once: reading a broken file again for each trial would take minutes."""
+        if path not in self._places:
+            try:
+                self._places[path] = self._find_place(path)
+            except RecordingError as error:
+                self._places[path] = error
+        place = self._places[path]
+        if isinstance(place, RecordingError):
+            raise RecordingError(*place.args)
+        return place
 
     def _find_place(self, path: Path) -> tuple[Path, str]:
         """The resolved path of a test module, and the one relative to the rootdir; its recordings are read on the way."""
