@@ -9,7 +9,7 @@ import pytest
 
 from pytest_touchstone.cases import Case
 from pytest_touchstone.export.example import Example
-from pytest_touchstone.export.leak import input_fingerprint
+from pytest_touchstone.export.leak import HeldOut, input_fingerprint
 from pytest_touchstone.export.write import Offer
 from pytest_touchstone.trial import Call, Trial
 
@@ -68,6 +68,13 @@ def offer(made=None, **fields):
 
 def call(*messages, answer=None, **fields):
     return Call(provider="openai", model="tiny", messages=messages, answer=answer, **({"status": 200} | fields))
+
+
+def unseen(*fingerprints):
+    """Holdout cases of which nothing but their inputs' fingerprints is compared."""
+    return [
+        HeldOut(suite="other.py::test", case_id=each, source="other.yaml:1", fingerprint=each, text="") for each in sorted(fingerprints)
+    ]
 
 
 def trial(output=None, *, calls=(), scorers=(), number=1, **case):

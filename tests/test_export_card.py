@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from export_samples import assistant, example, offer, user
+from export_samples import assistant, example, offer, unseen, user
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -18,7 +18,7 @@ MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethro
 
 
 def made(folder, *offers, **options):
-    write_export(folder, offers=offers, holdout={"f"}, run=options.pop("run", {}), **options)
+    write_export(folder, offers=offers, held_out=unseen("f"), run=options.pop("run", {}), **options)
     return (folder / "README.md").read_text(encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from export_samples import WEATHER, assistant, example, offer, tool_call, user
+from export_samples import WEATHER, assistant, example, offer, tool_call, unseen, user
 
 from pytest_touchstone.errors import ExportError
 from pytest_touchstone.export import formatted, write
@@ -37,7 +37,7 @@ def fix(number, **fields):
 
 
 def export(folder, *examples, formats=ALL, **fields):
-    return write_export(folder, offers=[offer(each) for each in examples], formats=formats, **({"holdout": (), "run": {}} | fields))
+    return write_export(folder, offers=[offer(each) for each in examples], formats=formats, **({"held_out": (), "run": {}} | fields))
 
 
 def files_of(folder):
@@ -121,7 +121,7 @@ class TestHoldout:
         ],
     )
     def test_content_is_in_no_file_of_any_format(self, tmp_path, leaking):
-        made = export(tmp_path, *TEN, fix(11, **leaking), holdout={input_fingerprint(SECRET)})
+        made = export(tmp_path, *TEN, fix(11, **leaking), held_out=unseen(input_fingerprint(SECRET)))
         assert made.left_out_by_reason == {"leak": 1}
         assert {report["examples"] for report in made.formats.values()} == {10}
         for name, data in files_of(tmp_path).items():
@@ -131,12 +131,12 @@ class TestHoldout:
         export(tmp_path, *TEN, fix(11, prompt=(user(SECRET),)))
         assert all(SECRET.encode() in files_of(tmp_path)[f"{name}/train.jsonl"] for name in TEXTS)
         offers = [offer(each) for each in TEN] + [offer(fix(11, prompt=(user(SECRET),)), split="holdout")]
-        write_export(tmp_path, offers=offers, holdout={input_fingerprint(SECRET)}, run={}, formats=ALL)
+        write_export(tmp_path, offers=offers, held_out=unseen(input_fingerprint(SECRET)), run={}, formats=ALL)
         assert not [name for name, data in files_of(tmp_path).items() if SECRET.encode() in data]
 
     def test_it_leaves_also_formats_that_are_not_chosen_any_more(self, tmp_path):
         export(tmp_path, *TEN, fix(11, prompt=(user(SECRET),)))
-        export(tmp_path, *TEN, holdout={input_fingerprint(SECRET)}, formats=())
+        export(tmp_path, *TEN, held_out=unseen(input_fingerprint(SECRET)), formats=())
         assert set(files_of(tmp_path)) == {"ledger.jsonl", "manifest.json", "train.jsonl", *TOLD}
 
 

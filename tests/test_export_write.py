@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from export_samples import WEATHER, assistant, call, example, offer, tool_call, trial, user
+from export_samples import WEATHER, assistant, call, example, offer, tool_call, trial, unseen, user
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ HOLDOUT = frozenset({input_fingerprint(SECRET)})
 
 
 def export(folder, *offers, holdout=frozenset(), run=None, redact=None):
-    return write_export(folder, offers=offers, holdout=holdout, run=run or {}, redact=redact)
+    return write_export(folder, offers=offers, held_out=unseen(*holdout), run=run or {}, redact=redact)
 
 
 def rows_of(folder):
@@ -241,7 +241,7 @@ class TestReplay:
     @pytest.mark.parametrize(("part", "least", "most"), [(0.0, 0, 0), (0.25, 30, 70), (0.5, 75, 125), (1.0, 200, 200)])
     def test_takes_a_part_of_the_passing_cases(self, tmp_path, part, least, most):
         offers = [self.passed(number) for number in range(1, 201)]
-        made = write_export(tmp_path, offers=offers, holdout=(), run={}, replay=part)
+        made = write_export(tmp_path, offers=offers, held_out=(), run={}, replay=part)
         assert least <= made.written <= most
         left = {f"not replayed: --llm-replay {part:g} leaves this case out"} if part < 1 else set()
         assert set(reasons(made)) == left
@@ -250,7 +250,7 @@ class TestReplay:
     def test_of_a_larger_part_holds_that_of_a_smaller_one(self, tmp_path):
         offers = [self.passed(number) for number in range(1, 101)]
         parts = [
-            {entry["case_id"] for entry in write_export(tmp_path, offers=offers, holdout=(), run={}, replay=part).examples}
+            {entry["case_id"] for entry in write_export(tmp_path, offers=offers, held_out=(), run={}, replay=part).examples}
             for part in (0.2, 0.6, 1.0)
         ]
         assert parts[0] < parts[1] < parts[2]
@@ -261,13 +261,13 @@ class TestReplay:
             for number in range(1, 51)
             for trial_ in (1, 2)
         ]
-        made = write_export(tmp_path, offers=offers, holdout=(), run={}, replay=0.5)
+        made = write_export(tmp_path, offers=offers, held_out=(), run={}, replay=0.5)
         taken = [entry["case_id"] for entry in made.examples]
         assert 0 < len(taken) < 100
         assert all(taken.count(case_id) == 2 for case_id in taken)
 
     def test_leaves_every_fix(self, tmp_path):
-        made = write_export(tmp_path, offers=[offer(another(number)) for number in range(1, 51)], holdout=(), run={}, replay=0.0)
+        made = write_export(tmp_path, offers=[offer(another(number)) for number in range(1, 51)], held_out=(), run={}, replay=0.0)
         assert made.by_kind == {"fix": 50}
 
 
@@ -344,7 +344,7 @@ class TestNearCopies:
     )
     def test_refuse_the_export_wherever_they_are(self, tmp_path, made, where):
         with pytest.raises(ExportError) as raised:
-            write_export(tmp_path / "out", offers=[offer(made), offer(another(2))], holdout=(), held_out=[HELD], run={})
+            write_export(tmp_path / "out", offers=[offer(made), offer(another(2))], held_out=[HELD], run={})
         first, pair, fix = str(raised.value).splitlines()
         assert first == (
             "1 pair of a train and a holdout case is nearly equal, so nothing was written: "
@@ -366,7 +366,6 @@ class TestNearCopies:
             write_export(
                 tmp_path,
                 offers=[offer(another(1, prompt=(user(LONG.replace("?", "")),)))],
-                holdout=(),
                 held_out=[HELD],
                 run={},
                 leak_threshold=1,
@@ -377,7 +376,7 @@ class TestNearCopies:
     def test_are_named_up_to_ten(self, tmp_path):
         held = [dataclasses.replace(HELD, case_id=f"held-{number}") for number in range(12)]
         with pytest.raises(ExportError) as raised:
-            write_export(tmp_path, offers=[offer(another(1, prompt=(user(SWAPPED),)))], holdout=(), held_out=held, run={})
+            write_export(tmp_path, offers=[offer(another(1, prompt=(user(SWAPPED),)))], held_out=held, run={})
         first, *pairs, more, _ = str(raised.value).splitlines()
         assert first.startswith("12 pairs of a train and a holdout case are nearly equal")
         assert len(pairs) == 10
@@ -385,21 +384,21 @@ class TestNearCopies:
 
     def test_that_would_not_be_written_anyway_refuse_nothing(self, tmp_path):
         near = another(1, kind="replay", prompt=(user(SWAPPED),))
-        made = write_export(tmp_path, offers=[offer(near), offer(another(2))], holdout=(), held_out=[HELD], run={}, replay=0)
+        made = write_export(tmp_path, offers=[offer(near), offer(another(2))], held_out=[HELD], run={}, replay=0)
         assert made.written == 1
 
     def test_the_words_of_neither_are_shown_nor_secrets_in_their_names(self, tmp_path):
         held = dataclasses.replace(HELD, case_id="key-12345")
         with pytest.raises(ExportError) as raised:
             write_export(
-                tmp_path, offers=[offer(another(1, prompt=(user(SWAPPED),)))], holdout=(), held_out=[held], run={},
+                tmp_path, offers=[offer(another(1, prompt=(user(SWAPPED),)))], held_out=[held], run={},
                 redact=lambda text: text.replace("key-12345", "[redacted]"),
             )  # fmt: skip
         assert "[redacted]" in str(raised.value)
         assert not any(word in str(raised.value) for word in ("12345", "Bergen", "parcel"))
 
     def test_a_holdout_case_known_with_its_text_guards_exactly_too(self, tmp_path):
-        made = write_export(tmp_path, offers=[offer(another(1, prompt=(user(LONG.upper()),)))], holdout=(), held_out=[HELD], run={})
+        made = write_export(tmp_path, offers=[offer(another(1, prompt=(user(LONG.upper()),)))], held_out=[HELD], run={})
         assert reasons(made) == ["leak: the prompt is a holdout input"]
         assert made.holdout_inputs == 1
 
@@ -705,7 +704,7 @@ def test_no_holdout_input_is_in_any_written_byte(made):
     held_out = [HeldOut.of(case.input, suite="s", case_id=case.id, source="x") for case in cases if case.split == "holdout"]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            manifest = write_export(Path(folder), offers=offers, holdout=(), held_out=held_out, run={}, leak_threshold=1)
+            manifest = write_export(Path(folder), offers=offers, held_out=held_out, run={}, leak_threshold=1)
         except ExportError as error:
             assert "nearly equal" in str(error)
             assert not list(Path(folder).iterdir())

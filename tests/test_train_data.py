@@ -20,7 +20,7 @@ def export(tmp_path):
     write_export(
         tmp_path,
         offers=[made("a"), made("b"), made("b", trial=2, tags=()), offer(case_id="h", content_hash="h" * 64, split="holdout")],
-        holdout=(),
+        held_out=(),
         run={},
     )
     return tmp_path
@@ -54,7 +54,7 @@ class TestReading:
         assert faults_of(tmp_path) == [f"manifest.json: is no manifest of the format 'pytest-touchstone export 1'; {fix}"]
 
     def test_an_export_of_nothing(self, tmp_path):
-        write_export(tmp_path, offers=[], holdout=(), run={})
+        write_export(tmp_path, offers=[], held_out=(), run={})
         assert faults_of(tmp_path) == ["train.jsonl: is not there, so there is nothing to train on; export again, with cases that failed"]
 
     def test_a_file_that_was_emptied(self, export):
@@ -158,8 +158,8 @@ class TestMeasuring:
             for n in range(60)
             for t in (1, 2)
         ]
-        write_export(tmp_path / "all", offers=offers, holdout=(), run={})
-        write_export(tmp_path / "some", offers=offers[:60], holdout=(), run={})
+        write_export(tmp_path / "all", offers=offers, held_out=(), run={})
+        write_export(tmp_path / "some", offers=offers[:60], held_out=(), run={})
         everything, some = read_data(tmp_path / "all"), read_data(tmp_path / "some")
         kept, fewer = ({line.case for line in data.lines if line.number in data.eval_lines(0.2)} for data in (everything, some))
         assert 2 <= len(kept) <= 20

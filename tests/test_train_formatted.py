@@ -29,7 +29,7 @@ def test_every_line_is_known_by_its_case_and_split_as_the_others_are(tmp_path):
     examples = [made(number, trial=trial, answer=f"Yes {trial}.") for number in range(20) for trial in (1, 2)]
     # What the format cannot hold, in the middle: a place for a picture.
     examples[14] = made(7, answer="<image>")
-    write_export(tmp_path, offers=[offer(each) for each in examples], holdout=[], run={}, formats=["llamafactory"])
+    write_export(tmp_path, offers=[offer(each) for each in examples], held_out=(), run={}, formats=["llamafactory"])
     data = read_format(tmp_path, "llamafactory")
     assert len(data.lines) == 39
     assert [f"Question {int(case.removeprefix('case-'))}?" for _, case in data.cases] == [held(line) for line in data.lines]
@@ -42,7 +42,7 @@ def test_every_line_is_known_by_its_case_and_split_as_the_others_are(tmp_path):
 
 
 def test_without_a_part_to_measure_on_all_is_trained(tmp_path):
-    write_export(tmp_path, offers=[offer(made(number)) for number in range(10)], holdout=[], run={}, formats=["openai"])
+    write_export(tmp_path, offers=[offer(made(number)) for number in range(10)], held_out=(), run={}, formats=["openai"])
     data = read_format(tmp_path, "openai")
     assert data.parts(0.0) == (data.file.read_bytes(), b"")
 
@@ -51,7 +51,7 @@ def test_pairs_are_known_by_their_hash(tmp_path):
     offers = [
         offer(dataclasses.replace(made(number), kind="fix", target_source="expected", rejected=(assistant("No."),))) for number in range(3)
     ]
-    write_export(tmp_path, offers=offers, holdout=[], run={}, formats=["preference"])
+    write_export(tmp_path, offers=offers, held_out=(), run={}, formats=["preference"])
     assert [line.number for line in read_data(tmp_path, "dpo").lines] == [1, 2, 3]
     with (tmp_path / "preference" / "train.jsonl").open("a") as file:
         file.write("{}\n")

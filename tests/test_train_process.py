@@ -40,7 +40,7 @@ class Trainer:
         monkeypatch.setattr(LocalBackend, "problems", lambda *_: [])
         monkeypatch.setattr("pytest_touchstone.train.backends.TRL", LocalBackend(module=FAKE))
         made = example(prompt=(user("Where?"),), completion=(assistant("There."),))
-        write_export(folder / "data", offers=[offer(made)], holdout=(), run={})
+        write_export(folder / "data", offers=[offer(made)], held_out=(), run={})
 
     def write(self, *parts):
         (self.folder / f"{FAKE}.py").write_text(HEAD + "".join(parts), encoding="utf-8")

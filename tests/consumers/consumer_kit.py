@@ -44,7 +44,7 @@ def examples():
 
 def export(folder, *formats):
     """An export of these examples in these formats; returns its manifest."""
-    return write_export(folder, offers=[offer(each) for each in examples()], holdout=(), run={}, formats=formats)
+    return write_export(folder, offers=[offer(each) for each in examples()], held_out=(), run={}, formats=formats)
 
 
 def byte_tokenizer():

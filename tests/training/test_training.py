@@ -53,7 +53,7 @@ def export(tmp_path_factory):
     ]
     called = assistant(None, tool_calls=[tool_call()])
     made.append(example(case_id="weather", prompt=(user("weather Oslo?"),), completion=(called,), tools=(WEATHER,)))
-    write_export(folder, offers=[offer(one) for one in made], holdout=(), run={})
+    write_export(folder, offers=[offer(one) for one in made], held_out=(), run={})
     pairs = [{"prompt": [user(f"{n} days?")], "chosen": [assistant("Yes.")], "rejected": [assistant("No, no.")]} for n in range(12)]
     (folder / "preference").mkdir()
     (folder / "preference" / "train.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")

@@ -27,7 +27,7 @@ from pytest_touchstone.export.quality import NO_TOKENIZER, assess
 from pytest_touchstone.files import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_touchstone.export.corrections import Corrections
@@ -175,13 +175,12 @@ def write_export(
     folder: Path,
     *,
     offers: Sequence[Offer],
-    holdout: Collection[str],
+    held_out: Sequence[HeldOut],
     run: Mapping[str, Any],
     replay: float = 1.0,
     formats: Sequence[str] = (),
     redact: Callable[[str], str] | None = None,
     corrections: Corrections | None = None,
-    held_out: Sequence[HeldOut] = (),
     leak_threshold: float = DEFAULT_THRESHOLD,
     count_tokens: CountTokens | None = None,
     tokens_reason: str = NO_TOKENIZER,
@@ -194,10 +193,9 @@ def write_export(
     `needs_correction.jsonl` lists the cases that a correction would complete, as far as the holdout guard lets them pass; `corrections`
     are those accepted by now, which may be more than the trials knew of.
 
-    `held_out` are all holdout cases, selected for this run or not, and `holdout` the input fingerprints of those whose texts are not known;
-    the fingerprints of `offers` are added. An example that says what a holdout input says is left out; one that nearly does, from a
-    similarity of `leak_threshold` on (above 0; 1: in other words only), is a mistake in the cases and refuses the export. A case that
-    only the list would show is left off it in either case.
+    `held_out` are all holdout cases, selected for this run or not; the inputs of holdout `offers` are added. An example that says what a
+    holdout input says is left out; one that nearly does, from a similarity of `leak_threshold` on (above 0; 1: in other words only), is a
+    mistake in the cases and refuses the export. A case that only the list would show is left off it in either case.
     `replay` (0 to 1) is the part of the cases with replays that gives them, chosen by a stable hash of suite and id, so that a larger part
     holds every smaller one. `formats` (names of `settings.EXPORT_FORMATS`) are written beside, each in a folder of its name, from the
     examples that are in `train.jsonl` and from nothing else. `run` says what the run was (JSON). `redact` is applied to every text that
@@ -215,7 +213,7 @@ def write_export(
     """
     earlier = check_folder(folder, formats)
     clean = redact or _unchanged
-    guarded = _guarded(offers, {*holdout, *(case.fingerprint for case in held_out)})
+    guarded = _guarded(offers, (case.fingerprint for case in held_out))
     kept, left = _judged(offers, guarded, clean, replay)
     left = _without_near(kept, left, held_out, leak_threshold, clean)
     encoded = encode_trl([candidate.row for candidate in kept])
@@ -318,7 +316,7 @@ def _further(formats: Iterable[str]) -> list[str]:
     return sorted(set(formats) - {"trl"})
 
 
-def _guarded(offers: Iterable[Offer], holdout: Collection[str]) -> frozenset[str]:
+def _guarded(offers: Iterable[Offer], holdout: Iterable[str]) -> frozenset[str]:
     return frozenset(holdout) | {offer.input_fingerprint for offer in offers if offer.split == "holdout" and offer.input_fingerprint}
 
 

@@ -442,7 +442,6 @@ class RunSession:
         manifest = write_export(
             self.settings.export,
             offers=offers,
-            holdout=(),
             held_out=[HeldOut(**self.holdout[key]) for key in sorted(self.holdout)],
             leak_threshold=self.settings.leak_threshold,
             replay=self.settings.replay,
