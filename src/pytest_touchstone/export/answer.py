@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 _AROUND: Final = " .,;:!?\"'`*_"
 
 
-def is_answer(output: object, answer: str) -> bool:
+def is_answer(output: object, answer: str, *, exactly: bool = False) -> bool:
     r"""Whether the output is what the model answered, but for space, case and the punctuation around it, or the JSON in it.
+
+    With `exactly`, nothing may differ but the space around a text, or the layout of an answer that is nothing but JSON.
 
     >>> is_answer("returns", " Returns.\n"), is_answer({"queue": "returns"}, '```json\n{"queue": "returns"}\n```')
     (True, True)
+    >>> is_answer("returns", " Returns.\n", exactly=True), is_answer("returns", " returns\n", exactly=True)
+    (False, True)
     >>> is_answer("42", "Six times seven is 42."), is_answer("returns", '{"queue": "returns"}')
     (False, False)
     """
     if isinstance(output, str):
-        return _words(output) == _words(answer)
+        return output.strip() == answer.strip() or (not exactly and _words(output) == _words(answer))
     try:
         value = json_value(output)
-        found = json.loads(answer) if isinstance(value, (int, float)) else _json_in(answer, value)
+        found = json.loads(answer) if exactly or isinstance(value, (int, float)) else _json_in(answer, value)
         return canonical_json(found) == canonical_json(value)
     except (TypeError, ValueError, RecursionError, NotJsonError):
         return False
@@ -69,7 +73,7 @@ def missing_fields(target: Mapping[str, JsonValue], answer: str) -> dict[str, Js
 
 
 def _words(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(_AROUND) or text.strip()
+    return " ".join(text.casefold().split()).strip(_AROUND) or text
 
 
 def _json_in(answer: str, like: object) -> JsonValue:

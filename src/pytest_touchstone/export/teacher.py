@@ -199,7 +199,7 @@ def why_not_checkable(trial: Trial, error: BaseException | None, module: str) ->
         return "the test checks more after what failed; give all scorers to one case.check(...)"
     call = answered_call(trial)
     is_plain = isinstance(trial.output, (str, dict, list, int, float))
-    if call is not None and not (is_plain and is_answer(trial.output, text_of((call.answer or {}).get("content")))):
+    if call is not None and not (is_plain and is_answer(trial.output, text_of((call.answer or {}).get("content")), exactly=True)):
         return "the app's output is not its model's answer as it stands, so it is not known what it would make of another"
     if call is None and not is_plain:
         return f"the app's output is of type {type(trial.output).__name__}, which an answer cannot be turned into"
