@@ -174,6 +174,7 @@ def test_a_dry_run_shows_the_file_and_the_command(data, environment, tmp_path):
 
 def test_what_keeps_a_job_from_starting_is_told_at_once(data, environment, tmp_path):
     (environment / "llamafactory-cli").unlink()
+    script(environment / "python", f'exec {sys.executable} -S "$@"')  # which has no packages, whatever these tests run in
     data = write_formats(tmp_path / "other", "openai")
     fields = {"model": "${oc.env:HOME}", "lora": {"alpha": 0.5}}
     told = LlamaFactoryBackend().problems(plan_for(data, environment, tmp_path, **fields))
