@@ -269,3 +269,43 @@ def test_an_error_of_collection_leaves_an_earlier_export_as_it_was(project):
 
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+FIELD = """
+import json
+import openai
+import pytest
+from pytest_touchstone import exact_match
+
+client = openai.OpenAI()
+
+@pytest.mark.golden("cases.yaml")
+def test_it(case):
+    answer = client.chat.completions.create(model="gpt-test", messages=[{"role": "user", "content": case.input}])
+    case.output = json.loads(answer.choices[0].message.content)["team"]
+    case.check(exact_match())
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "exported_as"),
+    [
+        ({"team": "billing"}, '{"team": "returns"}'),
+        ({"team": "billing", "why": "A bill is named."}, None),
+    ],
+)
+def test_what_a_field_should_hold_is_no_answer_of_the_model(project, runner, monkeypatch, answer, exported_as):
+    (project.path / "cases.yaml").write_text(
+        "cases: [{id: parcel, input: It came broken., expected: returns, split: train}]", encoding="utf-8"
+    )
+    project.makepyfile(test_suite=FIELD)
+    with FakeProvider(Reply(text=json.dumps(answer))) as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.openai_url)
+        result = runner.run("--llm-eval", "--llm-export", "training")
+    manifest = json.loads((project.path / "training" / "manifest.json").read_text(encoding="utf-8"))
+    if exported_as is None:
+        assert manifest["left_out_by_reason"] == {"not the model's answer": 1}
+        result.stdout.fnmatch_lines(["export: 1 trial left out (1 not the model's answer)"])
+    else:
+        rows, _ = exported(project)
+        assert rows[0]["completion"] == [{"role": "assistant", "content": exported_as}]
