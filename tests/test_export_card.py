@@ -52,6 +52,8 @@ def test_says_what_the_hub_reads_and_people_want_to_know(tmp_path):
         "- Each example was compared with 1 inputs of holdout cases: one that says the same was left out, and one that is 80 % like it or more would have refused the export.",
         "- Tokens: unknown (`no tokenizer was given`)",
         "- Targets that look cut off: 0",
+        "- Personal data was looked for by `rules`: `email`, `phone`, `iban`, `card`, `ip`",
+        "- Personal data of other kinds, `person`, `location`: unknown (`has no form that rules could know; --llm-personal-data presidio:MODEL looks for it`)",
     ):
         assert line in body.splitlines()
 

@@ -7,6 +7,7 @@ import json
 import pytest
 from export_samples import WEATHER, assistant, example, tool_call, user
 
+from pytest_touchstone.export.personal import KINDS, PersonalFinder
 from pytest_touchstone.export.quality import Lengths, assess
 
 
@@ -139,6 +140,38 @@ def test_secrets_and_personal_data_by_line():
     assert {kind: lines for kind, lines in found.personal_data.items() if lines} == {"email": (1, 3), "phone": (3,)}
     assert "what looks like personal data: email in 2 examples, phone in 1 example; a model may repeat it word for word" in found.advice
     assert "a secret was replaced in 1 example; the model would learn to say [redacted]" in found.advice
+
+
+def test_kinds_that_nobody_looked_for_are_unknown_and_not_none():
+    found = assess([asked("I am Ann", "ok")])
+    assert found.personal_by == "rules"
+    assert found.personal_data == dict.fromkeys(KINDS, ())
+    why = "has no form that rules could know; --llm-personal-data presidio:MODEL looks for it"
+    assert found.personal_unknown == {"person": why, "location": why}
+
+
+def test_another_finder_looks_for_its_own_kinds():
+    finder = PersonalFinder(
+        find=lambda text: ("pet",) if "dog" in text else (), kinds=("pet", "car"), by="me 1.0", unknown={"person": "no idea"}
+    )
+    found = assess([asked("my dog", "ok"), asked("a", "ok")], finder=finder)
+    assert found.personal_data == {"pet": (1,), "car": ()}
+    assert (found.personal_by, found.personal_unknown, found.personal_unread) == ("me 1.0", {"person": "no idea"}, ())
+
+
+def test_where_a_finder_fails_rules_look_and_the_lines_are_named():
+    def find(text):
+        raise ValueError(text)
+
+    found = assess([asked("ann@example.org", "ok")], finder=PersonalFinder(find=find, kinds=KINDS, by="me 1.0"))
+    assert found.personal_unread == (1,)
+    assert found.personal_data["email"] == (1,)
+    assert "personal data was looked for by rules alone in 1 example (line 1), where me 1.0 failed" in found.advice
+
+
+def test_a_finder_that_could_not_be_used_is_told():
+    finder = PersonalFinder(find=lambda text: (), kinds=(), by="rules", fault="no luck")
+    assert assess([asked("a", "ok")], finder=finder).advice[0] == "personal data was looked for by rules alone: no luck"
 
 
 def test_tags_are_counted_by_kind_and_thin_ones_named():

@@ -36,7 +36,7 @@ MAY_IMPORT_PYTEST = {"plugin", "baseline"}
 # What a plain run of pytest must not pay for.
 FORBIDDEN_AT_START = {
     "aiohttp", "anthropic", "asyncio", "datasets", "genai_prices", "httpx", "httpx2", "numpy", "openai",
-    "pyarrow", "pydantic", "rapidfuzz", "scipy", "sqlalchemy", "sqlite3", "syrupy", "torch", "yaml",
+    "presidio_analyzer", "pyarrow", "pydantic", "rapidfuzz", "scipy", "spacy", "sqlalchemy", "sqlite3", "syrupy", "torch", "yaml",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ Split = Literal["train", "holdout"]
 RecordMode = Literal["none", "missing", "all", "rewrite", "off"]
 GateMode = Literal["strict", "regression"]
 ExportCall = Literal["last", "first", "all"]
+PersonalSearch = Literal["rules", "presidio"]
 
 
 class ExitStatus(IntEnum):
@@ -119,6 +120,8 @@ class Settings:
     is trained on. `corrections` is the file of accepted corrections that an export uses, None without one; `teacher` answers for failed
     cases without another target. `leak_threshold` (above 0 to 1) is how alike a train and a holdout input may at most be. `tokenizer` is
     the folder of the tokenizer that measures examples, and `export_license` what the data may be used under, None where nobody said it.
+    `personal_data` says what looks for personal data in an export, and `presidio_model` which spaCy model Presidio reads with: an installed
+    package or a folder, None for none.
     `max_in_flight` is how many live requests may be on their way to one host at once (>= 1; None: as many as `concurrency`), over all
     processes. `max_calls` and `max_cost_usd` (US dollars) bound the live model calls of the whole run, None for no bound. With `plan`
     nothing runs, and what a run would ask is printed.
@@ -146,6 +149,8 @@ class Settings:
     leak_threshold: float = 0.8
     tokenizer: Path | None = None
     export_license: str | None = None
+    personal_data: PersonalSearch = "rules"
+    presidio_model: Path | str | None = None
     max_in_flight: int | None = None
     max_calls: int | None = None
     max_cost_usd: float | None = None

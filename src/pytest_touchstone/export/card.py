@@ -161,6 +161,10 @@ def _quality(quality: Quality) -> Iterator[str]:
         ("Examples with what looks like personal data", len({line for lines in quality.personal_data.values() for line in lines})),
     ):
         yield f"{title}: {count:,}"
+    yield f"Personal data was looked for by {code(quality.personal_by)}: {', '.join(map(code, quality.personal_data))}"
+    for why in dict.fromkeys(quality.personal_unknown.values()):
+        kinds = ", ".join(code(kind) for kind, reason in quality.personal_unknown.items() if reason == why)
+        yield f"Personal data of other kinds, {kinds}: {UNKNOWN} ({code(why)})"
     for advice in quality.advice:
         yield f"Advice: {code_less(advice)}"
 

@@ -1,13 +1,14 @@
-"""Personal data: which kinds of it a text holds, by rules. Rules find what has a form; names and addresses have none."""
+"""Personal data: who looks for it, and which kinds of it a text holds by rules. Rules find what has a form; names and places have none."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 KINDS: Final = ("email", "phone", "iban", "card", "ip")
 MAX_TEXT: Final = 1_000_000  # characters of one text that are looked at
@@ -22,6 +23,21 @@ _NORTH_AMERICAN: Final = re.compile(r"(?<![\w+.,-])(?:\([2-9]\d{2}\) ?|[2-9]\d{2
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _CARD: Final = re.compile(r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d-])")
 _IP: Final = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalFinder:
+    """Who looks for personal data.
+
+    `find` says which of `kinds` a text holds; these are all that it looks for. `unknown` are kinds that it cannot look for, and why: nobody
+    knows whether they are there. `by` names it, with versions. `fault` says why another one that was asked for is not used.
+    """
+
+    find: Callable[[str], tuple[str, ...]]
+    kinds: tuple[str, ...]
+    by: str
+    unknown: Mapping[str, str] = field(default_factory=dict[str, str])
+    fault: str = ""
 
 
 def personal_data(text: str) -> tuple[str, ...]:
@@ -79,3 +95,6 @@ _FINDERS: Final[dict[str, Callable[[str], bool]]] = {
     "card": _is_card,
     "ip": _is_ip,
 }
+
+_NO_FORM: Final = "has no form that rules could know; --llm-personal-data presidio:MODEL looks for it"
+RULES: Final = PersonalFinder(find=personal_data, kinds=KINDS, by="rules", unknown={"person": _NO_FORM, "location": _NO_FORM})

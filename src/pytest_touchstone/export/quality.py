@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_touchstone.export.example import text_of
 from pytest_touchstone.export.leak import normal_text
-from pytest_touchstone.export.personal import KINDS, personal_data
+from pytest_touchstone.export.personal import RULES
 from pytest_touchstone.recording.redact import REDACTED
 from pytest_touchstone.text import counted, listed, quote
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_touchstone.export.example import Example
+    from pytest_touchstone.export.personal import PersonalFinder
 
     Row = Mapping[str, Any]
     CountTokens = Callable[[Example], tuple[int, int]]
@@ -64,8 +65,9 @@ class Quality:
     `characters` and `tokens` measure the `prompt`, the `completion` and the whole `example`; `tokens` is None with `tokens_reason` where no
     tokenizer was given or it could not be used. `tags` counts, for each tag, its examples by kind. `duplicates` are lines of one prompt
     and one target, but for case and white space; `contradictions` lines of one prompt and several targets. `empty` and `truncated`
-    are lines with the reason. `redacted` are lines in which a secret was replaced; `personal_data` lines by kind, found by `personal_by`.
-    `advice` is in plain words, the weightiest first.
+    are lines with the reason. `redacted` are lines in which a secret was replaced; `personal_data` lines by kind, for each kind that
+    `personal_by` looks for; `personal_unknown` are kinds that were not looked for, with the reason, and `personal_unread` lines at which it
+    failed, so that only rules looked there. `advice` is in plain words, the weightiest first.
     """
 
     examples: int
@@ -81,6 +83,8 @@ class Quality:
     redacted: tuple[int, ...]
     personal_data: Mapping[str, tuple[int, ...]]
     personal_by: str
+    personal_unknown: Mapping[str, str]
+    personal_unread: tuple[int, ...]
     advice: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,10 +92,17 @@ class Quality:
         return dataclasses.asdict(self)
 
 
-def assess(examples: Sequence[Example], *, count_tokens: CountTokens | None = None, tokens_reason: str = NO_TOKENIZER) -> Quality:
+def assess(
+    examples: Sequence[Example],
+    *,
+    count_tokens: CountTokens | None = None,
+    tokens_reason: str = NO_TOKENIZER,
+    finder: PersonalFinder = RULES,
+) -> Quality:
     """What is to be said of these examples, which stand in the order of the file's lines.
 
-    `count_tokens` gives the tokens of an example's prompt and of the whole example under the chat template of the model to train.
+    `count_tokens` gives the tokens of an example's prompt and of the whole example under the chat template of the model to train; `finder`
+    looks for personal data.
     """
     lines = list(enumerate(examples, 1))
     groups: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -99,7 +110,7 @@ def assess(examples: Sequence[Example], *, count_tokens: CountTokens | None = No
         groups[_normal(example.prompt, example.tools)][_normal(example.completion)].append(line)
     characters = [(_size(example.prompt) + _size(example.tools), _size(example.completion)) for example in examples]
     tokens, tokens_reason = _tokens(examples, count_tokens, tokens_reason)
-    found = {line: {kind for text in _texts(example) for kind in personal_data(text)} for line, example in lines}
+    found, unread = _personal(lines, finder)
     quality = Quality(
         examples=len(examples),
         by_kind=dict(sorted(Counter(example.kind for example in examples).items())),
@@ -114,11 +125,13 @@ def assess(examples: Sequence[Example], *, count_tokens: CountTokens | None = No
         empty={line: "says nothing: no letter and no digit" for line, example in lines if _says_nothing(example)},
         truncated=_truncated(lines),
         redacted=tuple(line for line, example in lines if any(REDACTED in text for text in _texts(example))),
-        personal_data={kind: tuple(line for line, kinds in found.items() if kind in kinds) for kind in KINDS},
-        personal_by="rules",
+        personal_data={kind: tuple(line for line, kinds in found.items() if kind in kinds) for kind in finder.kinds},
+        personal_by=finder.by,
+        personal_unknown=dict(finder.unknown),
+        personal_unread=unread,
         advice=(),
     )
-    return dataclasses.replace(quality, advice=tuple(_advice(quality)))
+    return dataclasses.replace(quality, advice=tuple(_advice(quality, finder.fault)))
 
 
 def _normal(*values: object) -> str:
@@ -144,6 +157,26 @@ def _strings(value: object) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for part in cast("Sequence[object]", value):
             yield from _strings(part)
+
+
+def _personal(lines: Sequence[tuple[int, Example]], finder: PersonalFinder) -> tuple[dict[int, set[str]], tuple[int, ...]]:
+    """The kinds that each line holds, and the lines that the finder failed at."""
+    read: dict[str, tuple[str, ...]] = {}  # a system prompt stands in every example, and a model takes its time over each
+    failed: set[str] = set()
+    found: dict[int, set[str]] = {}
+    unread: list[int] = []
+    for line, example in lines:
+        texts = set(_texts(example))
+        for text in texts - read.keys():
+            try:
+                read[text] = finder.find(text)
+            except Exception:  # noqa: BLE001 - a model is a program of somebody else's; what it says may quote the text, so it is not told
+                read[text] = RULES.find(text)
+                failed.add(text)
+        found[line] = {kind for text in texts for kind in read[text]}
+        if texts & failed:
+            unread.append(line)
+    return found, tuple(unread)
 
 
 def _lengths(sizes: Sequence[tuple[int, int]]) -> dict[str, Lengths] | None:
@@ -242,9 +275,11 @@ def _is_open_json(text: str) -> bool:
     return True
 
 
-def _advice(quality: Quality) -> Iterator[str]:
+def _advice(quality: Quality, fault: str) -> Iterator[str]:
     if not quality.examples:
         return
+    if fault:
+        yield f"personal data was looked for by rules alone: {fault}"
     yield from _about_targets(quality)
     fixes, replays = quality.by_kind.get("fix", 0), quality.by_kind.get("replay", 0)
     if fixes and not replays:
@@ -279,6 +314,11 @@ def _about_targets(quality: Quality) -> Iterator[str]:
     if personal:
         kinds = ", ".join(f"{kind} in {counted(len(lines), 'example')}" for kind, lines in personal.items())
         yield f"what looks like personal data: {kinds}; a model may repeat it word for word"
+    if quality.personal_unread:
+        yield (
+            f"personal data was looked for by rules alone in {counted(len(quality.personal_unread), 'example')} "
+            f"({_lines([quality.personal_unread])}), where {quality.personal_by} failed"
+        )
     if quality.redacted:
         yield f"a secret was replaced in {counted(len(quality.redacted), 'example')}; the model would learn to say {REDACTED}"
 

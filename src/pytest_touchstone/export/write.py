@@ -23,6 +23,7 @@ from pytest_touchstone.export.formatted import check_needs, check_places, claim,
 from pytest_touchstone.export.leak import leaks, near_holdout
 from pytest_touchstone.export.ledger import LEDGER_FILE, MAX_NAMED, Ledger, Taught
 from pytest_touchstone.export.near import DEFAULT_THRESHOLD
+from pytest_touchstone.export.personal import RULES
 from pytest_touchstone.export.quality import NO_TOKENIZER, assess
 from pytest_touchstone.files import replace_file
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_touchstone.export.formats.trl import Encoded
     from pytest_touchstone.export.formatted import Made
     from pytest_touchstone.export.leak import HeldOut, NearCopy
+    from pytest_touchstone.export.personal import PersonalFinder
     from pytest_touchstone.export.quality import CountTokens
     from pytest_touchstone.settings import Split
     from pytest_touchstone.trial import Outcome, TrialRecord
@@ -184,12 +186,13 @@ def write_export(
     leak_threshold: float = DEFAULT_THRESHOLD,
     count_tokens: CountTokens | None = None,
     tokens_reason: str = NO_TOKENIZER,
+    finder: PersonalFinder = RULES,
     license_: str | None = None,
 ) -> Manifest:
     """Write `train.jsonl`, `manifest.json` and `ledger.jsonl` into `folder`; each offer is in the first or, as a reason, in the second.
 
-    Beside them stand `report.json`, what `quality.assess` finds in the examples (`count_tokens` and `tokens_reason` are for it), and the
-    dataset card `README.md`, which names the licence `license_`.
+    Beside them stand `report.json`, what `quality.assess` finds in the examples (`count_tokens`, `tokens_reason` and `finder` are for it),
+    and the dataset card `README.md`, which names the licence `license_`.
     `needs_correction.jsonl` lists the cases that a correction would complete, as far as the holdout guard lets them pass; `corrections`
     are those accepted by now, which may be more than the trials knew of.
 
@@ -226,7 +229,7 @@ def write_export(
     needed = list(_needed(left, kept, clean, corrections))
     made = [make(name, [candidate.example for candidate in kept]) for name in _further(formats)]
     taught = [dataclasses.replace(candidate.example, tags=tuple(map(clean, candidate.example.tags))) for candidate in kept]
-    quality = assess(taught, count_tokens=count_tokens, tokens_reason=clean(tokens_reason))
+    quality = assess(taught, count_tokens=count_tokens, tokens_reason=clean(tokens_reason), finder=_told(finder, clean))
     manifest = Manifest(
         plugin_version=importlib.metadata.version("pytest-touchstone"),
         trials=_trials(offers),
@@ -309,6 +312,12 @@ def _trials(offers: Iterable[Offer]) -> int:
         whole += offer.call is None
         parts |= {(offer.nodeid, offer.trial)} if offer.call is not None else set()
     return whole + len(parts)
+
+
+def _told(finder: PersonalFinder, clean: Callable[[str], str]) -> PersonalFinder:
+    """What the finder says of itself, which names a model, without secrets."""
+    unknown = {kind: clean(why) for kind, why in finder.unknown.items()}
+    return dataclasses.replace(finder, by=clean(finder.by), unknown=unknown, fault=clean(finder.fault))
 
 
 def _further(formats: Iterable[str]) -> list[str]:

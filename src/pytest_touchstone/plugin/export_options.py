@@ -12,7 +12,7 @@ from pytest_touchstone.plugin.option_values import optional, read_value, similar
 from pytest_touchstone.settings import EXPORT_CALLS, EXPORT_FORMATS, Settings
 
 if TYPE_CHECKING:
-    from pytest_touchstone.settings import ExportCall
+    from pytest_touchstone.settings import ExportCall, PersonalSearch
 
 
 def add_export_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
@@ -51,11 +51,24 @@ def add_export_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None
         help="The licence that the dataset card of --llm-export names. Default: ini llm_export_license, else unknown. "
         "Example: --llm-export-license cc-by-4.0",
     )
+    group.addoption(
+        "--llm-personal-data",
+        type=personal_search,
+        metavar="rules|presidio[:MODEL]",
+        help="What looks for personal data in what --llm-export writes: rules alone, or Presidio beside them, for names and places "
+        "with a spaCy model that is installed, by its name or its folder (a path with a slash). Default: ini llm_personal_data, "
+        "else rules. Example: --llm-personal-data presidio:en_core_web_sm",
+    )
     parser.addini("llm_export_formats", "Formats to export in, one a line, as --llm-export-format.", type="linelist", default=[])
     parser.addini("llm_export_call", "Which call to train on, as --llm-export-call.", default="last")
     parser.addini("llm_leak_threshold", "How alike train and holdout inputs may be, as --llm-leak-threshold.", default="")
     parser.addini("llm_tokenizer", "Folder of a tokenizer that measures exports, relative to the ini file, as --llm-tokenizer.", default="")
     parser.addini("llm_export_license", "The licence that dataset cards name, as --llm-export-license.", default="")
+    parser.addini(
+        "llm_personal_data",
+        "What looks for personal data in exports, as --llm-personal-data; a folder is relative to the ini file.",
+        default="rules",
+    )
 
 
 def export_formats(config: pytest.Config) -> tuple[str, ...]:
@@ -107,6 +120,32 @@ def tokenizer(config: pytest.Config) -> Path | None:
     named = config.getini("llm_tokenizer")
     base = config.rootpath if config.inipath is None else config.inipath.parent
     return Path(base, named) if named else None
+
+
+def personal_data(config: pytest.Config) -> tuple[PersonalSearch, Path | str | None]:
+    """What looks for personal data, and the spaCy model that it reads with: an installed package or a folder, None for none.
+
+    Raises:
+        pytest.UsageError: the ini value is none.
+    """
+    given: tuple[PersonalSearch, str] | None = config.option.llm_personal_data
+    base = config.invocation_params.dir
+    if given is None:
+        base = config.rootpath if config.inipath is None else config.inipath.parent
+        given = read_value("llm_personal_data", config.getini("llm_personal_data"), personal_search, "presidio:en_core_web_sm")
+    search, model = given
+    return search, Path(base, model) if "/" in model else model or None
+
+
+def personal_search(text: str) -> tuple[PersonalSearch, str]:
+    """What looks for personal data, and the model behind the colon, for an option or an ini key."""
+    name, colon, model = text.partition(":")
+    if text == "rules":
+        return "rules", ""
+    if name == "presidio" and bool(model) == bool(colon):
+        return "presidio", model
+    msg = f"{text!r} is none of rules, presidio and presidio:MODEL"
+    raise argparse.ArgumentTypeError(msg)
 
 
 def formats(text: str) -> tuple[str, ...]:

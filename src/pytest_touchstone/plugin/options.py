@@ -212,12 +212,13 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: an ini value cannot be used, or an option not without another.
     """
-    from pytest_touchstone.plugin.export_options import export_call, export_formats, leak_threshold, tokenizer
+    from pytest_touchstone.plugin.export_options import export_call, export_formats, leak_threshold, personal_data, tokenizer
     from pytest_touchstone.plugin.gate_options import read_gate
 
     option = config.option
     export = option.llm_export
     _refuse_without_export(option)
+    search, presidio_model = personal_data(config)
     return Settings(
         split=option.llm_split,
         limit=option.llm_limit,
@@ -242,6 +243,8 @@ def read_settings(config: pytest.Config) -> Settings:
         leak_threshold=leak_threshold(config),
         tokenizer=tokenizer(config),
         export_license=option.llm_export_license or config.getini("llm_export_license") or None,
+        personal_data=search,
+        presidio_model=presidio_model,
         max_in_flight=option.llm_max_in_flight or optional(config, "llm_max_in_flight_per_host", positive, "8"),
         max_calls=option.llm_max_calls or optional(config, "llm_max_calls", positive, "500"),
         max_cost_usd=option.llm_max_cost or optional(config, "llm_max_cost", _dollars, "2.50"),
@@ -263,6 +266,7 @@ def _refuse_without_export(option: argparse.Namespace) -> None:
         "--llm-leak-threshold": ("guards what", option.llm_leak_threshold),
         "--llm-tokenizer": ("measures what", option.llm_tokenizer),
         "--llm-export-license": ("is the licence of what", option.llm_export_license),
+        "--llm-personal-data": ("looks for personal data in what", option.llm_personal_data),
     }
     for name, (does, value) in given.items():
         if value is not None:

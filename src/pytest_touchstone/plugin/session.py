@@ -424,6 +424,8 @@ class RunSession:
     def _export(self) -> None:
         from pytest_touchstone.export.corrections import Corrections
         from pytest_touchstone.export.leak import HeldOut
+        from pytest_touchstone.export.personal import RULES
+        from pytest_touchstone.export.presidio import presidio_finder
         from pytest_touchstone.export.quality import NO_TOKENIZER
         from pytest_touchstone.export.tokens import token_counter
         from pytest_touchstone.export.write import Dataset, Offer, write_export
@@ -451,6 +453,7 @@ class RunSession:
             corrections=Corrections.read(self.settings.corrections),
             count_tokens=count_tokens,
             tokens_reason=tokens_reason,
+            finder=RULES if self.settings.personal_data == "rules" else presidio_finder(self.settings.presidio_model),
             license_=self.settings.export_license,
         )
         self.notes += [Line("", f"export: {line}") for line in _export_lines(manifest, self.settings.export)]
@@ -535,6 +538,7 @@ def _accept_filled(settings: Settings) -> list[Line]:
 
 
 def _check_export(settings: Settings) -> None:
+    from pytest_touchstone.export.presidio import check_presidio
     from pytest_touchstone.export.tokens import check_tokenizer
     from pytest_touchstone.export.write import check_folder
 
@@ -543,6 +547,8 @@ def _check_export(settings: Settings) -> None:
         check_folder(settings.export, settings.export_formats)
         if settings.tokenizer is not None:
             check_tokenizer(settings.tokenizer)
+        if settings.personal_data == "presidio":
+            check_presidio(settings.presidio_model)
     except ExportError as error:
         raise pytest.UsageError(str(error)) from error
 

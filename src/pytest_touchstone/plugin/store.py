@@ -39,6 +39,8 @@ WITHOUT_EFFECT = {
     "leak_threshold",
     "tokenizer",
     "export_license",
+    "personal_data",
+    "presidio_model",
     "plan",
     "show",
     "progress",
