@@ -49,11 +49,8 @@ def only_field(output: object, answer: str) -> str | None:
     'queue'
     >>> only_field("returns", '{"queue": "returns", "why": "It came broken."}')
     """
-    try:
-        said = _json_in(answer, {})
-    except (ValueError, RecursionError, NotJsonError):
-        return None
-    if not isinstance(said, dict) or len(said) != 1:
+    said = _object_in(answer)
+    if len(said) != 1:
         return None
     [(field, value)] = said.items()
     return field if is_answer(output, value if isinstance(value, str) else json.dumps(value)) else None
@@ -65,15 +62,19 @@ def missing_fields(target: Mapping[str, JsonValue], answer: str) -> dict[str, Js
     >>> missing_fields({"queue": "sales"}, '{"queue": "returns", "why": "It came broken."}')
     {'why': 'It came broken.'}
     """
-    try:
-        said = _json_in(answer, {})
-    except (ValueError, RecursionError, NotJsonError):
-        return {}
-    return {field: value for field, value in said.items() if field not in target} if isinstance(said, dict) else {}
+    return {field: value for field, value in _object_in(answer).items() if field not in target}
 
 
 def _words(text: str) -> str:
     return " ".join(text.casefold().split()).strip(_AROUND) or text
+
+
+def _object_in(answer: str) -> dict[str, JsonValue]:
+    try:
+        said = _json_in(answer, {})
+    except (ValueError, RecursionError, NotJsonError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _json_in(answer: str, like: object) -> JsonValue:
