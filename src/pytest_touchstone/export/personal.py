@@ -21,6 +21,18 @@ _PHONE: Final = re.compile(
 )
 _NORTH_AMERICAN: Final = re.compile(r"(?<![\w+.,-])(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[.-])[2-9]\d{2}[.-]\d{4}(?![\w-])")
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
+# Characters of an IBAN by country: SWIFT's IBAN Registry.
+_IBAN_LENGTHS: Final = {
+    country: int(length)
+    for country, length in re.findall(
+        r"([A-Z]{2})(\d{2})",
+        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
+        "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
+        "LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 "
+        "PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 "
+        "YE30",
+    )
+}
 _CARD: Final = re.compile(r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d-])")
 _IP: Final = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)")
 
@@ -55,14 +67,15 @@ def _is_phone(text: str) -> bool:
 
 
 def _is_iban(text: str) -> bool:
-    """ISO 13616: the check digits hold where the number that the characters make leaves 1, divided by 97."""
+    """ISO 13616: as long as its country has them, and the number that the characters make leaves 1, divided by 97."""
     for found in _IBAN.finditer(text):
         plain = found[0].replace(" ", "")
-        # What follows in capitals may have been taken for a part of it.
-        for length in range(min(len(plain), 34), 14, -1):
-            number = plain[4:length] + plain[:4]
-            if int("".join(str(int(character, 36)) for character in number)) % 97 == 1:
-                return True
+        length = _IBAN_LENGTHS.get(plain[:2])
+        if length is None or length > len(plain):
+            continue
+        number = plain[4:length] + plain[:4]  # what follows in capitals may have been taken for a part of it
+        if int("".join(str(int(character, 36)) for character in number)) % 97 == 1:
+            return True
     return False
 
 
