@@ -201,9 +201,11 @@ def _fixed(trial: Trial, call: Call | None, correction: JsonValue, lesson: Lesso
         field = only_field(trial.output, answer)
         if field is None:
             return LeftOut(reason=_NOT_THE_ANSWER)
+    style = _json_style(answer)
     problems: list[str] = []
     for source, value in targets:
-        text, content = (_json_text(each, _json_style(answer)) for each in (value, value if field is None else {field: value}))
+        text = _json_text(value, style)
+        content = text if field is None else _json_text({field: value}, style)
         if value is None or text is None or content is None:
             continue
         verified = _verified(trial, source, value, text, answer)
@@ -253,8 +255,10 @@ def _verified(trial: Trial, source: TargetSource, value: JsonValue, text: str, a
 
 def _unnoticed(trial: Trial, scorers: Sequence[Scorer], target: JsonValue, answer: str) -> list[str]:
     """The fields that the model answers and a target lacks, if the scorers pass both with and without them: it is no whole answer then."""
-    missing = missing_fields(target, answer) if isinstance(target, dict) else {}
-    if not missing or not isinstance(target, dict):
+    if not isinstance(target, dict):
+        return []
+    missing = missing_fields(target, answer)
+    if not missing:
         return []
     whole: JsonValue = missing | target
     output = _as_output(trial, whole, _json_text(whole, _json_style(answer)) or "")

@@ -118,8 +118,7 @@ def tokenizer(config: pytest.Config) -> Path | None:
     if config.option.llm_tokenizer:
         return Path(config.invocation_params.dir, config.option.llm_tokenizer)
     named = config.getini("llm_tokenizer")
-    base = config.rootpath if config.inipath is None else config.inipath.parent
-    return Path(base, named) if named else None
+    return Path(_ini_folder(config), named) if named else None
 
 
 def personal_data(config: pytest.Config) -> tuple[PersonalSearch, Path | str | None]:
@@ -131,10 +130,14 @@ def personal_data(config: pytest.Config) -> tuple[PersonalSearch, Path | str | N
     given: tuple[PersonalSearch, str] | None = config.option.llm_personal_data
     base = config.invocation_params.dir
     if given is None:
-        base = config.rootpath if config.inipath is None else config.inipath.parent
+        base = _ini_folder(config)
         given = read_value("llm_personal_data", config.getini("llm_personal_data"), personal_search, "presidio:en_core_web_sm")
     search, model = given
     return search, Path(base, model) if "/" in model else model or None
+
+
+def _ini_folder(config: pytest.Config) -> Path:
+    return config.rootpath if config.inipath is None else config.inipath.parent
 
 
 def personal_search(text: str) -> tuple[PersonalSearch, str]:
