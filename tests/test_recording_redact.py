@@ -130,6 +130,7 @@ class TestWhatIsSecret:
             "github_pat_11ABCDEFG0abcdefghijkl",
             "glpat-abcdefghijklmnop1234",
             "xoxb-1234567890-abcdef",
+            "xoxb-123456789a",  # the shortest
             "AKIAIOSFODNN7EXAMPLE",
             "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4",
             "Bearer abcdefghijklmnop",

@@ -457,6 +457,17 @@ def test_a_record_survives_the_way_to_another_process(messages, answer, example,
     assert TrialRecord.from_dict(json.loads(json.dumps(sent.to_dict()))) == sent
 
 
+class MarkedScore(Score):
+    def __init__(self, **fields):
+        super().__init__(**fields)
+        object.__setattr__(self, "mark", object())
+
+
+def test_what_a_subclass_adds_to_a_score_stays_here():
+    sent = record(scores=(MarkedScore(name="s", value=1.0, passed=True),))
+    assert TrialRecord.from_dict(execnet.loads(execnet.dumps(sent.to_dict()))).scores == (Score(name="s", value=1.0, passed=True),)
+
+
 class Color(enum.StrEnum):
     RED = "red"
 

@@ -16,7 +16,7 @@ from pytest_touchstone.git import Checkout
 from pytest_touchstone.runs_database import database
 from pytest_touchstone.runs_schema import migrate
 from pytest_touchstone.stats import percentile
-from pytest_touchstone.trial import Call, Outcome, TrialRecord, Usage
+from pytest_touchstone.trial import Call, Outcome, TrialRecord, Usage, changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -296,6 +296,9 @@ _CALL: tuple[str, ...] = (
 _IN_COLUMNS = {"suite", "case_id", "content_hash", "number", "outcome", "output", "duration_s", "calls"}
 _LEFT_OUT = {"example", "example_reason", "earlier_examples", "uncorrected", "input_fingerprint"}
 _FIELDS = {field.name for field in dataclasses.fields(TrialRecord)}
+_DETAILS = _FIELDS - _IN_COLUMNS - _LEFT_OUT
+# Made once: json.dumps makes one for each value.
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 def _read_runs(statements: Statements, rest: str, values: Mapping[str, object]) -> list[Run]:
@@ -359,12 +362,12 @@ def _gate_word(values: Mapping[str, Any]) -> GateWord:
 def _trial_values(
     run_id: str, place: int, record: TrialRecord, redact: Callable[[str], str]
 ) -> tuple[dict[str, object], list[dict[str, object]]]:
-    plain = dataclasses.replace(record, example=None, earlier_examples=(), calls=()).to_dict()
+    plain = changed(record, example=None, earlier_examples=(), uncorrected=None, calls=()).to_dict()
     calls = [_call_values(call) for call in record.calls]
     whole = "\n".join(_texts([plain, calls]))
     if redact(whole) != whole:  # one look at all of it, because there is next to never anything
         plain, calls = _redacted(plain, redact), _redacted(calls, redact)
-    details = {name: value for name, value in plain.items() if name not in _IN_COLUMNS | _LEFT_OUT}
+    details = {name: value for name, value in plain.items() if name in _DETAILS}
     trial: dict[str, object] = {
         "run_id": run_id,
         "place": place,
@@ -480,11 +483,13 @@ def _redacted(value: Any, redact: Callable[[str], str]) -> Any:  # noqa: ANN401 
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return _COMPACT.encode(value)
 
 
 def _text(value: str) -> str:
     """The text as every database holds it: half characters and NUL as escapes."""
+    if value.isascii() and "\0" not in value:
+        return value
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 

@@ -29,8 +29,11 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Let a conftest build SDK clients without keys where the run only replays."""
+    """Let a conftest build SDK clients without keys where the run only replays, and have the start of a run be quick."""
     if early_config.known_args_namespace.llm_eval:
+        from pytest_touchstone.plugin.surroundings import fewer_collections
+
+        early_config.add_cleanup(fewer_collections())  # first, since imports make much that stays
         from pytest_touchstone.plugin.session import set_placeholder_keys
 
         set_placeholder_keys(early_config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from pytest_touchstone.plugin.stopping import STOPPING, Stopping
 from pytest_touchstone.plugin.store import STORE, RunKeeper, secrets_of
 from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
 from pytest_touchstone.plugin.targets import accept_filled, target_lines
-from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, without_trial
+from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, received_plan, without_trial
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.guard import PlaceholderKeys
 from pytest_touchstone.recording.key import KeyRules
@@ -37,7 +36,7 @@ from pytest_touchstone.report.repeats import repeat_lines
 from pytest_touchstone.report.terminal import Line, call_lines, from_pairs, plain, quarantine_lines, summary_table
 from pytest_touchstone.settings import ExitStatus
 from pytest_touchstone.text import counted, listed, visible
-from pytest_touchstone.trial import TrialRecord
+from pytest_touchstone.trial import TrialRecord, changed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -255,7 +254,7 @@ class RunSession:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather the trial on the report, and give the report the representation that terminal and junit show."""
         # Off the report: it holds holdout inputs, and other plugins write reports to files.
-        self._take_plan(self._plan_of_this_process() or report.__dict__.pop("touchstone_plan", None))
+        self._take_plan(self._plan_of_this_process() or received_plan(report.__dict__.pop("touchstone_plan", None)))
         data: dict[str, Any] | None = getattr(report, "touchstone", None)
         if str(report.outcome) == "rerun":  # set by pytest-rerunfailures: another attempt follows, and that one counts
             return
@@ -378,8 +377,8 @@ class RunSession:
 
     def _take_plan(self, plan: dict[str, Any] | None) -> None:
         if plan is not None:
-            for data in plan["trials"]:
-                self.planned.setdefault(data["nodeid"], TrialRecord.from_dict(data))
+            for record in plan["trials"]:
+                self.planned.setdefault(record.nodeid, record)
             self.holdout.update({(case["suite"], case["case_id"]): case for case in plan["holdout"]})
             self.marked.update(plan["marked"])
             self.needed.update(plan["needed"])
@@ -399,12 +398,13 @@ class RunSession:
     def _account_for_the_rest(self, reason: str) -> None:
         for nodeid, said in self.died.items():
             if nodeid in self.planned:
-                self.records[nodeid] = dataclasses.replace(self.planned[nodeid], outcome="error", reason=said)
+                self.records[nodeid] = changed(self.planned[nodeid], outcome="error", reason=said)
             else:
                 self.plain_failures += 1
         self.unreached = len(self.planned.keys() - self.records.keys())
         for nodeid, planned in self.planned.items():
-            self.records.setdefault(nodeid, dataclasses.replace(planned, reason=self.stopping.why(planned.suite) or reason))
+            if nodeid not in self.records:
+                self.records[nodeid] = changed(planned, reason=self.stopping.why(planned.suite) or reason)
 
     def _step(self, name: str, step: Any) -> bool:  # noqa: ANN401 - a method of this class
         try:

@@ -129,7 +129,7 @@ class Router:
         """Give pytest what a body left, now that its test's turn has come; called inside the test's call phase."""
         for name in ("stdout", "stderr"):
             item.add_report_section("call", name, streams.text(name))
-        handlers = list(self._pytest_handlers())
+        handlers = list(self._pytest_handlers()) if streams.records else []
         for record in streams.records:
             for handler in handlers:
                 if record.levelno >= handler.level:

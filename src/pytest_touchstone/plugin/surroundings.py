@@ -10,9 +10,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     import pytest
+
+# How many objects may be made, those that went left out, before Python looks for reference cycles; its own number is 700.
+ALLOCATIONS = 20_000
 
 
 def _timeout_settings(item: pytest.Item) -> tuple[Any, Any]:
@@ -84,19 +87,16 @@ def switch_interval(seconds: float) -> Generator[None]:
         sys.setswitchinterval(before)
 
 
-@contextlib.contextmanager
-def fewer_collections(allocations: int) -> Generator[None]:
-    """Have the garbage of reference cycles looked for after so many allocations, where Python would look sooner.
+def fewer_collections() -> Callable[[], None]:
+    """Have the garbage of reference cycles looked for after `ALLOCATIONS`, where Python would look sooner; gives what undoes it.
 
-    Each model call makes thousands of objects that live as long as the call, and each look goes through all that many calls hold.
+    Imports and collected tests make what stays, each model call thousands of objects that live as long as the call, and each look goes
+    through many of them.
     """
     before = gc.get_threshold()
     if before[0]:  # else somebody has switched it off
-        gc.set_threshold(max(before[0], allocations), *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
+        gc.set_threshold(max(before[0], ALLOCATIONS), *before[1:])
+    return lambda: gc.set_threshold(*before)
 
 
 def leave_quickly() -> None:

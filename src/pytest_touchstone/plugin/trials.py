@@ -27,7 +27,7 @@ from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.recorder import Owner
 from pytest_touchstone.report.terminal import Line, as_pairs, plain, trial_block
 from pytest_touchstone.text import shorten, visible
-from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, current_role, raise_unless_passed, scorer_name
+from pytest_touchstone.trial import CheckFailed, Trial, TrialRecord, changed, current_role, raise_unless_passed, scorer_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_touchstone.export.example import Example, LeftOut, Lesson
     from pytest_touchstone.recording.recorder import Recorder
     from pytest_touchstone.settings import Settings
-    from pytest_touchstone.trial import Call, Outcome, Scorer
+    from pytest_touchstone.trial import Call, Outcome, Score, Scorer
 
 MAX_OUTPUT = 100_000
 MAX_INPUT = 200
@@ -88,6 +88,11 @@ def trial_of_subtest(item: pytest.Item) -> TrialRecord | None:
     return running.planned if running is not None and running.in_body else None
 
 
+def received_plan(plan: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a worker of pytest-xdist has sent of its plan, as `take_plan` gave it there; None where it sent none."""
+    return None if plan is None else {**plan, "trials": [TrialRecord.from_dict(data) for data in plan["trials"]]}
+
+
 @contextlib.contextmanager
 def without_trial(item: pytest.Item) -> Generator[None]:
     """Inside, the test is none of which a trial is reported."""
@@ -123,7 +128,7 @@ class TrialRunner:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which trials this run is to hold, so that none can go missing."""
-        trials = [self.planned(item).to_dict() for item in session.items if case_of(item) is not None]
+        trials = [self.planned(item) for item in session.items if case_of(item) is not None]
         alone = self._ran_alone(session.items) if self.config.get_verbosity() > 0 else []
         marked = self._marked(session.items)
         needed = self._needed(session.items)
@@ -245,7 +250,9 @@ class TrialRunner:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Send what is planned with the first report: the controller of pytest-xdist collects nothing itself."""
         if self.plan is not None and hasattr(self.config, "workerinput"):
-            report.touchstone_plan = self.take_plan()  # type: ignore[attr-defined]
+            plan = self.take_plan()
+            assert plan is not None
+            report.touchstone_plan = {**plan, "trials": [record.to_dict() for record in plan["trials"]]}  # type: ignore[attr-defined]
 
     def take_plan(self) -> dict[str, Any] | None:
         """What is planned, once; None afterwards."""
@@ -338,13 +345,13 @@ class TrialRunner:
         reason = self._redact(reason_of(error))
         if outcome == "passed" and running.failed_subtests:
             outcome, reason = "failed", f"{running.failed_subtests} subtests failed"
-        record = dataclasses.replace(
+        record = changed(
             self.planned(item),
             outcome=outcome,
             reason=reason,
             # Here, because only this process knows the keys that its clients have sent.
             output=_output_text(trial, self._redact),
-            scores=tuple(dataclasses.replace(score, reason=self._redact(score.reason)) for score in trial.scores),
+            scores=tuple(map(self._without_secrets, trial.scores)),
             calls=tuple(_without_texts(call) for call in (*trial.calls, *trial.judge_calls, *trial.teacher_calls)),
             duration_s=duration_s,
         )
@@ -386,7 +393,7 @@ class TrialRunner:
         uncorrected: Mapping[str, Any] | None = None
         if isinstance(last, LeftOut):
             uncorrected = self.targets.uncorrected(trial, last, suite=record.suite, why=record.reason, lesson=lesson)
-        return dataclasses.replace(
+        return changed(
             record,
             **self._offered(last, trial),
             uncorrected=uncorrected,
@@ -422,6 +429,10 @@ class TrialRunner:
             data["expected"] = True
         report.touchstone = data  # type: ignore[attr-defined]
 
+    def _without_secrets(self, score: Score) -> Score:
+        reason = self._redact(score.reason)
+        return score if reason == score.reason else dataclasses.replace(score, reason=reason)
+
     def _redact(self, text: str) -> str:
         return self.recorder.redact(text)
 
@@ -436,7 +447,7 @@ def _without_traceback(item: pytest.Item) -> Generator[None]:
 
 
 def _without_texts(call: Call) -> Call:
-    return dataclasses.replace(call, messages=(), tools=(), answer=None)
+    return changed(call, messages=(), tools=(), answer=None)
 
 
 def _in_a_line(value: JsonValue, redact: Callable[[str], str]) -> str:

@@ -29,7 +29,6 @@ from pytest_touchstone.plugin.shares import Upcoming, UpcomingInWorker, as_curre
 from pytest_touchstone.plugin.streams import Router
 from pytest_touchstone.plugin.surroundings import (
     explained_asserts,
-    fewer_collections,
     leave_quickly,
     seconds_of_pytest_timeout,
     switch_interval,
@@ -49,8 +48,6 @@ AHEAD = 32
 # How long the main thread waits before it looks again whether something is overdue, in seconds.
 TICK_S = 0.5
 LONG_SWITCH_INTERVAL_S = 0.02
-# After how many allocations Python looks for reference cycles while bodies run; its own number is 700.
-ALLOCATIONS = 20_000
 
 
 @dataclass(kw_only=True)
@@ -295,7 +292,6 @@ class Window:
         self._undo.callback(self._router.stop)
         self._undo.enter_context(explained_asserts(session.items[0]))
         self._undo.enter_context(switch_interval(LONG_SWITCH_INTERVAL_S))
-        self._undo.enter_context(fewer_collections(ALLOCATIONS))
         self._route_requests()
         self._take_turns(session)
 

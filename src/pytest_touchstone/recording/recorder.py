@@ -305,12 +305,13 @@ class Recorder:
 
     def _place(self, path: Path) -> tuple[Path, str]:
         """What `_find_place` gives, found once: reading a broken file again for each trial would take minutes."""
-        if path not in self._places:
+        place = self._places.get(path)
+        if place is None:
             try:
-                self._places[path] = self._find_place(path)
+                place = self._find_place(path)
             except RecordingError as error:
-                self._places[path] = error
-        place = self._places[path]
+                place = error
+            self._places[path] = place
         if isinstance(place, RecordingError):
             raise RecordingError(*place.args)
         return place
@@ -346,7 +347,7 @@ def _inside(values: Sequence[tuple[contextvars.ContextVar[Any], object]], role: 
             variable.reset(token)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen, which costs more than all else here: each trial makes many
 class _Scope:
     """What travels in the context: the owner, its module (resolved, and relative to the rootdir), and its requests so far."""
 

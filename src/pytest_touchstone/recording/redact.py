@@ -46,7 +46,8 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"[Bb](?:earer|EARER)(?:\s|%20|\\[tn])+[A-Za-z0-9._~+/-]{16,}=*", ("earer", "EARER")),
     (r"-----BEGIN [A-Z ]*PRIVATE KEY-----[A-Za-z0-9+/=\s\\]{16,}", ("PRIVATE KEY",)),
 )
-_PATTERNS = tuple((re.compile(pattern), hints) for pattern, hints in _KEYS)
+_HINTS = tuple((hint, re.compile(pattern)) for pattern, hints in _KEYS for hint in hints)
+_SHORTEST_KEY = 15
 
 
 @functools.lru_cache(maxsize=1024)
@@ -172,13 +173,7 @@ class Redactor:
 
 
 def _likely(text: str) -> list[re.Pattern[str]]:
-    found: list[re.Pattern[str]] = []
-    for pattern, hints in _PATTERNS:
-        for hint in hints:
-            if hint in text:
-                found.append(pattern)
-                break
-    return found
+    return [pattern for hint, pattern in _HINTS if hint in text] if len(text) >= _SHORTEST_KEY else []
 
 
 def _cut(pieces: list[str], spans: list[tuple[int, int]]) -> Iterator[str]:

@@ -41,7 +41,7 @@ class TransportHooks:
         """Change nothing yet."""
         self._handler = handler
         self._finder = _Finder(self)
-        self._wrapped: list[tuple[type, str, Any, Any]] = []
+        self._wrapped: dict[type, tuple[str, Any, Any]] = {}
 
     def start(self) -> None:
         """Wrap what is imported, and what will be."""
@@ -51,25 +51,26 @@ class TransportHooks:
     def catch_up(self) -> None:
         """Wrap the transports of modules that have been imported since."""
         for name in TARGETS:
-            if name in sys.modules:
-                self.hook(name, sys.modules[name])
+            module = sys.modules.get(name)
+            if module is not None:
+                self.hook(name, module)
 
     def hook(self, name: str, module: ModuleType) -> None:
         """Wrap the transports of one module; those that are wrapped already stay as they are."""
         for class_name, method in TARGETS[name]:
             transport = getattr(module, class_name, None)
-            if transport is None or any(known is transport for known, *_ in self._wrapped):
+            if transport is None or transport in self._wrapped:
                 continue
             original = getattr(transport, method)
             wrapper = _WRAPPERS[method](original, self._handler)
             setattr(transport, method, wrapper)
-            self._wrapped.append((transport, method, original, wrapper))
+            self._wrapped[transport] = (method, original, wrapper)
 
     def stop(self) -> None:
         """Put the originals back; where somebody wrapped ours, it stays in the chain and lets everything pass."""
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        for transport, method, original, wrapper in reversed(self._wrapped):
+        for transport, (method, original, wrapper) in reversed(self._wrapped.items()):
             if transport.__dict__.get(method) is wrapper:
                 setattr(transport, method, original)
         self._wrapped.clear()
@@ -169,8 +170,13 @@ def _wire_request(request: Any) -> WireRequest:  # noqa: ANN401 - httpx' or http
 
 def _package(request: Any) -> Any:  # noqa: ANN401 - a module
     """The package whose request this is, so that the response is of the same one."""
-    roots = (parent.__module__.partition(".")[0] for parent in type(request).__mro__)
-    return next(sys.modules[root] for root in roots if root in {"httpx", "httpx2"})
+    return sys.modules[_package_name(cast("Any", type(request)))]
+
+
+@functools.cache
+def _package_name(kind: Any) -> str:  # noqa: ANN401 - a class
+    roots = (str(parent.__module__).partition(".")[0] for parent in kind.__mro__)
+    return next(root for root in roots if root in {"httpx", "httpx2"})
 
 
 def _replayed(request: Any, stored: Stored) -> Any:  # noqa: ANN401 - httpx' or httpx2's
