@@ -26,7 +26,7 @@ from pytest_touchstone.plugin.stopping import STOPPING, Stopping
 from pytest_touchstone.plugin.store import STORE, RunKeeper, secrets_of
 from pytest_touchstone.plugin.summary import LeanSummary, shown_and_further, write_further, write_lines
 from pytest_touchstone.plugin.targets import accept_filled, target_lines
-from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, received_plan, without_trial
+from pytest_touchstone.plugin.trials import HOOK_RAISED, TrialRunner, without_trial
 from pytest_touchstone.plugin.window import WINDOW, Window
 from pytest_touchstone.recording.guard import PlaceholderKeys
 from pytest_touchstone.recording.key import KeyRules
@@ -254,7 +254,7 @@ class RunSession:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather the trial on the report, and give the report the representation that terminal and junit show."""
         # Off the report: it holds holdout inputs, and other plugins write reports to files.
-        self._take_plan(self._plan_of_this_process() or received_plan(report.__dict__.pop("touchstone_plan", None)))
+        self._take_plan(self._plan_of_this_process() or report.__dict__.pop("touchstone_plan", None))
         data: dict[str, Any] | None = getattr(report, "touchstone", None)
         if str(report.outcome) == "rerun":  # set by pytest-rerunfailures: another attempt follows, and that one counts
             return
@@ -377,8 +377,8 @@ class RunSession:
 
     def _take_plan(self, plan: dict[str, Any] | None) -> None:
         if plan is not None:
-            for record in plan["trials"]:
-                self.planned.setdefault(record.nodeid, record)
+            for data in plan["trials"]:
+                self.planned.setdefault(data["nodeid"], TrialRecord.from_dict(data))
             self.holdout.update({(case["suite"], case["case_id"]): case for case in plan["holdout"]})
             self.marked.update(plan["marked"])
             self.needed.update(plan["needed"])

@@ -88,11 +88,6 @@ def trial_of_subtest(item: pytest.Item) -> TrialRecord | None:
     return running.planned if running is not None and running.in_body else None
 
 
-def received_plan(plan: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What a worker of pytest-xdist has sent of its plan, as `take_plan` gave it there; None where it sent none."""
-    return None if plan is None else {**plan, "trials": [TrialRecord.from_dict(data) for data in plan["trials"]]}
-
-
 @contextlib.contextmanager
 def without_trial(item: pytest.Item) -> Generator[None]:
     """Inside, the test is none of which a trial is reported."""
@@ -128,7 +123,7 @@ class TrialRunner:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which trials this run is to hold, so that none can go missing."""
-        trials = [self.planned(item) for item in session.items if case_of(item) is not None]
+        trials = [self.planned(item).to_dict() for item in session.items if case_of(item) is not None]
         alone = self._ran_alone(session.items) if self.config.get_verbosity() > 0 else []
         marked = self._marked(session.items)
         needed = self._needed(session.items)
@@ -250,9 +245,7 @@ class TrialRunner:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Send what is planned with the first report: the controller of pytest-xdist collects nothing itself."""
         if self.plan is not None and hasattr(self.config, "workerinput"):
-            plan = self.take_plan()
-            assert plan is not None
-            report.touchstone_plan = {**plan, "trials": [record.to_dict() for record in plan["trials"]]}  # type: ignore[attr-defined]
+            report.touchstone_plan = self.take_plan()  # type: ignore[attr-defined]
 
     def take_plan(self) -> dict[str, Any] | None:
         """What is planned, once; None afterwards."""

@@ -34,7 +34,6 @@ _KEY_NAMES = (
 
 
 @functools.lru_cache(maxsize=256)
-@functools.lru_cache(maxsize=256)  # asked several times of each call
 def is_loopback(host: str) -> bool:
     """Whether the host is this machine.
 
