@@ -393,7 +393,7 @@ def _record(values: Mapping[str, Any], calls: Sequence[Call]) -> TrialRecord:
         "example": None,
         "earlier_examples": (),
     }
-    return dataclasses.replace(TrialRecord.from_dict(plain), calls=tuple(calls))
+    return changed(TrialRecord.from_dict(plain), calls=tuple(calls))
 
 
 def _call_values(call: Call) -> dict[str, Any]:

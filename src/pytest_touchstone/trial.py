@@ -602,7 +602,7 @@ Record = TypeVar("Record", TrialRecord, Call)
 
 
 def changed(record: Record, **fields: object) -> Record:
-    """As `dataclasses.replace`, which costs many times as much, for records that hold whatever they are given.
+    """As `dataclasses.replace`, which costs many times as much, for records that hold whatever they are given; names are not checked.
 
     >>> call = Call(provider="openai", model="gpt-4o", answer={"role": "assistant", "content": "Hi."})
     >>> changed(call, answer=None) == Call(provider="openai", model="gpt-4o")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +11,7 @@ import pytest
 from pytest_touchstone.plugin.outcome import outcome_of
 from pytest_touchstone.plugin.repeats import repeat_of
 from pytest_touchstone.plugin.trials import trial_of_subtest
-from pytest_touchstone.trial import TrialRecord
+from pytest_touchstone.trial import TrialRecord, changed
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -53,7 +52,7 @@ class Excuses:
                     data["excused"], report.wasxfail = excuse
                     report.outcome = "skipped"
         elif report.failed and (planned := trial_of_subtest(item)) is not None and outcome_of(_raised(call)) == "failed":
-            excuse = self._excuse(item, dataclasses.replace(planned, outcome="failed"))
+            excuse = self._excuse(item, changed(planned, outcome="failed"))
             if excuse is not None:
                 _, report.wasxfail = excuse
                 report.outcome = "skipped"

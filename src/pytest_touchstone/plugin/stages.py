@@ -8,13 +8,13 @@ second time, has the worker make the further trials behind it. To xdist's schedu
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pytest_touchstone.plugin.collect import again, case_of, number_of, suite_of
+from pytest_touchstone.trial import changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ def further_trials(items: Iterable[pytest.Item], times: int) -> Iterator[pytest.
 def further_records(planned: Sequence[TrialRecord], times: int, *, nodeid: Callable[[TrialRecord, int], str]) -> Iterator[TrialRecord]:
     """The same of the planned records of golden tests: the records of the further trials before they run; `nodeid` names each."""
     for place, number in _rounds([(record.suite, record.number) for record in planned], times):
-        yield dataclasses.replace(planned[place], nodeid=nodeid(planned[place], number), number=number)
+        yield changed(planned[place], nodeid=nodeid(planned[place], number), number=number)
 
 
 def _rounds(trials: Sequence[tuple[str, int]], times: int) -> Iterator[tuple[int, int]]:
